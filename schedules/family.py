@@ -1,0 +1,73 @@
+"""What a kernel family is, and what it returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tvm_qnn.ops.workload import ConvWork
+from tvm_qnn.targets.record import Target
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a family, or the compiler, does not take an operator, and what would help."""
+
+    node: str
+    reason: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.node}: {self.reason}" + (f" ({self.remedy})" if self.remedy else "")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel for one piece of work on one target.
+
+    Attributes:
+        name: such as ``qconv2d_w2a2_bitserial``.
+        func: scheduled PrimFunc ``(x, packed weights, *constants, *epilogue parameters, out)``.
+            x is codes NHWC or bit planes as the work says; the epilogue parameters are none, (mul,
+            add) or (thresholds, falling); out is NHWC int32, float32 or codes, or bit planes.
+        prepare: scheduled PrimFunc ``(stream, packed weights)`` that runs once when an artifact is
+            loaded: from the dense bit stream of ``spec.pack_stream`` (codes OHWI) to the layout
+            that ``func`` reads.
+        packed_shape: shape of the packed weights.
+        packed_dtype: dtype of the packed weights.
+        constants: static integer arguments (sums of weights that correct for zero points).
+    """
+
+    name: str
+    func: Any
+    prepare: Any
+    packed_shape: tuple[int, ...]
+    packed_dtype: str
+    constants: tuple[NDArray[np.int32], ...] = ()
+
+
+class Family(Protocol):
+    """A way to compute convolutions; one file in ``schedules/`` and one entry in its list."""
+
+    name: str
+
+    def supports(self, work: ConvWork, target: Target) -> Refusal | None:
+        """Return None if the family can do the work on the target, else the reason."""
+
+    def cycles(self, work: ConvWork, target: Target) -> float:
+        """Return the analytic cost in cycles of one core."""
+
+    def build(
+        self, work: ConvWork, target: Target, weights: NDArray[np.generic], trace: Any = None
+    ) -> Kernel:
+        """Return the kernel for weight codes OHWI.
+
+        Args:
+            work: what to compute.
+            target: for which device.
+            weights: codes OHWI; only static sums are taken from them, the kernel gets them packed.
+            trace: a tuned MetaSchedule trace to apply instead of the default decisions.
+        """
