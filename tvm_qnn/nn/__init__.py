@@ -1,0 +1,1 @@
+"""Layers, networks, training and ONNX export in PyTorch; needs ``tvm-qnn[torch]``."""

@@ -1,0 +1,116 @@
+"""Whether an exported model means the same as the network it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from tvm_qnn.errors import ModelError, QnnError
+from tvm_qnn.nn.models import MaqdNet
+from tvm_qnn.nn.train import logits
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """ONNX Runtime against PyTorch on the same images.
+
+    Attributes:
+        images: Number of images compared.
+        different: Indices of the images with different labels.
+        largest_difference: Largest absolute difference between two logits.
+        smallest_margin: Smallest distance between PyTorch's two largest logits of an image.
+        runtime_labels: ``[images]`` int64, the labels of ONNX Runtime.
+    """
+
+    images: int
+    different: tuple[int, ...]
+    largest_difference: float
+    smallest_margin: float
+    runtime_labels: np.ndarray
+
+
+def runtime_logits(path: Path, images: np.ndarray) -> np.ndarray:
+    """Logits of an ONNX file by ONNX Runtime on the CPU, with one thread.
+
+    Args:
+        path: ONNX file with the input ``image`` and a fixed batch size.
+        images: ``[N, H, W]`` uint8; the last batch is filled up with its last image.
+
+    Returns:
+        ``[N, classes]`` float32.
+
+    Raises:
+        QnnError: ONNX Runtime is not installed.
+        ModelError: The file is missing, or ONNX Runtime cannot load it.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise QnnError("ONNX Runtime is missing; run: pip install 'tvm-qnn[onnx]'") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # its exceptions share no base class
+        raise ModelError(f"{path}: ONNX Runtime cannot load the model ({error})") from error
+    size = session.get_inputs()[0].shape[0]
+    scaled = images[:, None].astype(np.float32) / np.float32(255)
+    missing = -len(scaled) % size
+    scaled = np.concatenate([scaled, np.repeat(scaled[-1:], missing, axis=0)])
+    parts = [
+        session.run(None, {"image": scaled[i : i + size]})[0] for i in range(0, len(scaled), size)
+    ]
+    return np.concatenate(parts)[: len(images)]
+
+
+def compare(net: nn.Module, path: Path, images: np.ndarray) -> Agreement:
+    """Compare the labels of a network with those of its export.
+
+    Args:
+        net: The network; evaluated in eval mode.
+        path: Its ONNX file.
+        images: ``[N, H, W]`` uint8, at least one.
+    """
+    expected, found = logits(net, images), runtime_logits(path, images)
+    top = np.sort(expected, axis=1)[:, -2:]
+    different = np.flatnonzero(expected.argmax(axis=1) != found.argmax(axis=1))
+    return Agreement(
+        images=len(images),
+        different=tuple(int(i) for i in different),
+        largest_difference=float(np.abs(expected - found).max()),
+        smallest_margin=float((top[:, 1] - top[:, 0]).min()),
+        runtime_labels=found.argmax(axis=1),
+    )
+
+
+def rounding_margin(net: MaqdNet) -> float:
+    """How far every reachable pre-activation stays from a rounding tie, in quantization steps.
+
+    Takes every convolution's whole accumulator range, channel by channel, through the affine map
+    in float64. While the margin exceeds the rounding error of float32 (about 1e-6 steps), every
+    way to evaluate normalization and quantizer gives the same codes: multiply and add, fused
+    multiply-add, or batch normalization in any order.
+    """
+    smallest, scale, top = np.inf, net.image.scale, 255
+    for block in net.blocks:
+        with torch.no_grad():
+            codes = block.conv.weight_codes().double().flatten(1).numpy()
+            factor, offset = (part.double().numpy() for part in block.norm.affine())
+        quantizer = block.activation.quantizer
+        unit = scale * block.conv.quantizer.unit / quantizer.step
+        for channel in range(len(codes)):
+            low = top * codes[channel].clip(max=0).sum()
+            high = top * codes[channel].clip(min=0).sum()
+            steps = factor[channel] * unit * np.arange(low, high + 1) + (
+                offset[channel] / quantizer.step
+            )
+            ties = np.clip(np.floor(steps), 0, quantizer.states - 2) + 0.5
+            smallest = min(smallest, float(np.abs(steps - ties).min()))
+        scale, top = quantizer.step, quantizer.states - 1
+    return smallest

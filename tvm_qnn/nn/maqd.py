@@ -1,0 +1,301 @@
+"""MaQD layers: M-state weights and activations, layer-batch normalization, surrogate gradients.
+
+Source: MaQD (arXiv 2403.14999), reconstructed from its abstract and secondary descriptions.
+Nothing here claims the paper's own numbers. Assumptions:
+
+* ``M_w`` and ``M_a`` are numbers of states, both scaled by ``s = 1/3`` (the three-sigma interval).
+* Rounding is half to even, so that an activation is exactly ONNX ``QuantizeLinear``. The source
+  does not give its rounding; it matters only for values that fall exactly on a threshold.
+* Even ``M`` is allowed for weights: the states are then ``-1, -1 + 2/(M-1), ..., 1``, without zero.
+* An activation keeps the unit of its input: it returns ``code * step`` with ``step = 1/((M-1)s)``
+  where the formula has ``code / (M-1)``. The constant factor vanishes in the normalization that
+  follows, and quantizing and dequantizing share one scale (1 for ``M = 4``).
+* Weight standardization divides by ``sqrt(population variance + 1e-5)``.
+* Layer-batch normalization has a gain and a bias per channel.
+* The steepness of the scaled sigmoid is 4 per quantization step: neighbouring bumps overlap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+SCALE = 1.0 / 3.0
+EPSILON = 1e-5
+STEEPNESS = 4.0
+Surrogate = Literal["sigmoid", "straight-through"]
+
+
+@dataclass(frozen=True)
+class RoundClip:
+    """Scaled round-clip with ``states`` output states, as integer codes and a unit.
+
+    ======== ============================================== ================= ==============
+    kind     code                                           codes             value
+    ======== ============================================== ================= ==============
+    unsigned ``clip(round((M-1) s x), 0, M-1)``             ``0 .. M-1``      ``code/(M-1)``
+    odd M    ``clip(round((M-1)/2 s x), -(M-1)/2, (M-1)/2)`` consecutive       ``2code/(M-1)``
+    even M   ``2 clip(round((M-1)(s x+1)/2), 0, M-1)-(M-1)`` odd integers      ``code/(M-1)``
+    ======== ============================================== ================= ==============
+
+    Attributes:
+        states: Number of states M, at least 2.
+        signed: True for weights (values in [-1, 1]), False for activations (values in [0, 1]).
+        scale: The factor s that is applied to the input.
+    """
+
+    states: int
+    signed: bool
+    scale: float = SCALE
+
+    def __post_init__(self) -> None:
+        if self.states < 2:
+            raise ValueError(f"a quantizer needs at least 2 states, got {self.states}")
+        if not self.scale > 0:
+            raise ValueError(f"the scale of a quantizer must be positive, got {self.scale}")
+
+    @property
+    def step(self) -> float:
+        """Distance of neighbouring thresholds in units of the input, a float32 number."""
+        span = 2.0 if self.signed else 1.0
+        return float(np.float32(span / ((self.states - 1) * self.scale)))
+
+    @property
+    def unit(self) -> float:
+        """Value of one code: ``value = code * unit`` in [-1, 1] or [0, 1], a float32 number."""
+        consecutive_signed = self.signed and self.states % 2 == 1
+        return float(np.float32((2.0 if consecutive_signed else 1.0) / (self.states - 1)))
+
+    @property
+    def stride(self) -> int:
+        """Distance of neighbouring codes: 2 for signed codes of an even M, otherwise 1."""
+        return 2 if self.signed and self.states % 2 == 0 else 1
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The M-1 inputs, in steps, at which the code changes."""
+        center = (self.states - 1) / 2 if self.signed else 0.0
+        return tuple(j + 0.5 - center for j in range(self.states - 1))
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Integer codes of ``x`` (same shape and dtype), without a gradient of their own."""
+        steps = x / self.step
+        if not self.signed:
+            return torch.round(steps).clamp_(0, self.states - 1)
+        half = (self.states - 1) / 2
+        if self.stride == 1:
+            return torch.round(steps).clamp_(-half, half)
+        return torch.round(steps + half).clamp_(0, self.states - 1).mul_(2).sub_(self.states - 1)
+
+
+class _Codes(torch.autograd.Function):
+    """Codes in the forward pass, surrogate derivative in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, quantizer: RoundClip, surrogate: Surrogate) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.quantizer, ctx.surrogate = quantizer, surrogate
+        return quantizer.codes(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        quantizer: RoundClip = ctx.quantizer
+        steps = x / quantizer.step
+        thresholds = quantizer.thresholds
+        if ctx.surrogate == "straight-through":
+            slope = ((steps > thresholds[0] - 1) & (steps < thresholds[-1] + 1)).to(x.dtype)
+        else:
+            slope = torch.zeros_like(x)
+            for threshold in thresholds:
+                sigmoid = torch.sigmoid((steps - threshold).mul_(STEEPNESS))
+                slope.addcmul_(sigmoid, 1 - sigmoid, value=STEEPNESS)
+        return slope.mul_(grad).mul_(quantizer.stride / quantizer.step), None, None
+
+
+def round_clip_codes(x: Tensor, quantizer: RoundClip, surrogate: Surrogate = "sigmoid") -> Tensor:
+    """Integer codes of ``x`` as floats, differentiable through a surrogate.
+
+    The derivative is the sum over the M-1 thresholds ``t`` of ``k sig(k(x-t)) (1-sig(k(x-t)))``
+    with ``k = 4/step`` ("sigmoid"), or ``1/step`` within half a step of the outermost states and
+    0 beyond ("straight-through"), each times the distance of neighbouring codes.
+
+    Args:
+        x: Float tensor of any shape.
+        quantizer: Number of states, sign and scale.
+        surrogate: Which derivative stands for that of the rounding.
+
+    Returns:
+        Tensor like ``x`` that holds integers.
+    """
+    if surrogate not in ("sigmoid", "straight-through"):
+        raise ValueError(f"surrogate must be 'sigmoid' or 'straight-through', got {surrogate!r}")
+    return _Codes.apply(x, quantizer, surrogate)
+
+
+def standardize_weight(weight: Tensor) -> Tensor:
+    """Weight standardization: mean 0 and variance 1 over the fan-in of every output channel.
+
+    Args:
+        weight: ``[O, ...]`` latent weights.
+
+    Returns:
+        ``(w - mean_o) / sqrt(var_o + 1e-5)`` of the same shape; population variance.
+    """
+    axes = tuple(range(1, weight.ndim))
+    var, mean = torch.var_mean(weight, dim=axes, correction=0, keepdim=True)
+    return (weight - mean) * torch.rsqrt(var + EPSILON)
+
+
+class _MaqdWeight(nn.Module):
+    """What convolution and linear layer share: latent weights and their quantizer."""
+
+    def __init__(self, shape: tuple[int, ...], states: int, surrogate: Surrogate) -> None:
+        super().__init__()
+        self.quantizer = RoundClip(states, signed=True)
+        self.surrogate: Surrogate = surrogate
+        # Standardization ignores the size of the latent weights; unit variance gives every layer
+        # the same relative learning rate.
+        self.weight = nn.Parameter(torch.randn(shape))
+
+    def weight_codes(self) -> Tensor:
+        """Integer codes of the standardized weights, as floats of the weight's shape."""
+        return round_clip_codes(standardize_weight(self.weight), self.quantizer, self.surrogate)
+
+    def quantized_weight(self) -> Tensor:
+        """The weight that the layer multiplies with: ``codes * unit``, in [-1, 1]."""
+        codes = self.weight_codes()
+        return codes if self.quantizer.unit == 1.0 else codes * self.quantizer.unit
+
+
+class MaqdConv2d(_MaqdWeight):
+    """2-D convolution with M-state weights, square kernel, zero padding, no bias.
+
+    ``[N, in_channels, H, W] -> [N, out_channels, H', W']`` in float32. For M = 3 and integer-valued
+    inputs every output is an integer (exact while it stays below 2**24).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        padding: int = 1,
+        states: int = 3,
+        surrogate: Surrogate = "sigmoid",
+    ) -> None:
+        super().__init__((out_channels, in_channels, kernel_size, kernel_size), states, surrogate)
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve with the quantized weight."""
+        return functional.conv2d(
+            x, self.quantized_weight(), stride=self.stride, padding=self.padding
+        )
+
+
+class MaqdLinear(_MaqdWeight):
+    """Linear layer with M-state weights, no bias: ``[N, in] -> [N, out]`` in float32."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        states: int = 3,
+        surrogate: Surrogate = "sigmoid",
+    ) -> None:
+        super().__init__((out_features, in_features), states, surrogate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply with the quantized weight."""
+        return functional.linear(x, self.quantized_weight())
+
+
+class LayerBatchNorm(nn.Module):
+    """Layer-batch normalization: one mean and one variance for all of N, C and the spatial axes.
+
+    Training: ``y = gain_c (z - mean) / sqrt(var + 1e-5) + bias_c`` with the mean and population
+    variance of the whole tensor; running values follow with momentum 0.1. Inference: the running
+    values, hence the fixed affine map ``y = a_c z + b_c`` of :meth:`affine`.
+
+    Input and output are ``[N, C, ...]`` of one float dtype.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.gain = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(()))
+        self.register_buffer("running_var", torch.ones(()))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Normalize; in training mode also update the running mean and variance."""
+        if self.training:
+            mean = z.mean()
+            var = (z - mean).square().mean()
+            self.running_mean.lerp_(mean.detach(), self.momentum)
+            self.running_var.lerp_(var.detach(), self.momentum)
+        else:
+            mean, var = self.running_mean, self.running_var
+        factor, offset = self._affine(mean, var)
+        shape = (1, -1) + (1,) * (z.ndim - 2)
+        return z * factor.view(shape) + offset.view(shape)
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """The map of inference mode, ``(a, b)`` of shape ``[C]`` with ``y = a_c z + b_c``."""
+        return self._affine(self.running_mean, self.running_var)
+
+    def _affine(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+        factor = self.gain / torch.sqrt(var + EPSILON)
+        return factor, self.bias - mean * factor
+
+
+class LayerBatchNorm2d(LayerBatchNorm):
+    """:class:`LayerBatchNorm` for ``[N, C, H, W]``."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Normalize a four-dimensional tensor."""
+        if z.ndim != 4:
+            raise ValueError(f"expected [N, C, H, W], got the shape {tuple(z.shape)}")
+        return super().forward(z)
+
+
+class MaqdActivation(nn.Module):
+    """M-state unsigned activation ``step * clip(round(x / step), 0, M-1)``, shaped like ``x``."""
+
+    def __init__(self, states: int = 4, surrogate: Surrogate = "sigmoid") -> None:
+        super().__init__()
+        self.quantizer = RoundClip(states, signed=False)
+        self.surrogate: Surrogate = surrogate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Quantize; integers come out when the step is 1 (M = 4)."""
+        codes = round_clip_codes(x, self.quantizer, self.surrogate)
+        return codes if self.quantizer.step == 1.0 else codes * self.quantizer.step
+
+
+class FixedQuantizer(nn.Module):
+    """8-bit unsigned quantizer with a fixed scale and zero point 0, like ONNX ``QuantizeLinear``.
+
+    ``scale * clip(round(x / scale), 0, 255)``, same shape as ``x``; the gradient passes unchanged,
+    which is exact wherever the input already lies on the grid.
+    """
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = float(np.float32(scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Quantize and dequantize."""
+        quantized = torch.round(x.detach() / self.scale).clamp_(0, 255).mul_(self.scale)
+        return x + (quantized - x.detach()) if x.requires_grad else quantized
