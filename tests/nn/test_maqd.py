@@ -25,6 +25,7 @@ def test_unsigned_quantizer_reaches_exactly_its_states(states):
     codes = quantizer.codes(wide_grid(quantizer))
     assert torch.unique(codes).tolist() == list(range(states))
     assert (codes.diff() >= 0).all()
+    assert quantizer.largest_code == states - 1
     assert (states - 1) * quantizer.unit == pytest.approx(1.0, abs=1e-7)
 
 
@@ -38,6 +39,7 @@ def test_signed_quantizer_reaches_exactly_its_states(states):
         expected = list(range(-(states - 1), states, 2))
     assert torch.unique(codes).tolist() == expected
     assert (codes.diff() >= 0).all()
+    assert expected[-1] == quantizer.largest_code
     assert expected[-1] * quantizer.unit == pytest.approx(1.0, abs=1e-7)
 
 

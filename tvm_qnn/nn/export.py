@@ -50,10 +50,10 @@ class _Graph:
         """int8 weight codes and their DequantizeLinear."""
         with torch.no_grad():
             codes = layer.weight_codes().numpy()
-        if np.abs(codes).max(initial=0) > 127:
+        if layer.quantizer.largest_code > 127:
             raise ModelError(
                 f"{name}: {layer.quantizer.states} weight states do not fit in int8 codes; "
-                "use at most 128 states"
+                "use at most 128 states, or an odd number up to 255"
             )
         parts = [
             self.constant(f"{name}_codes", codes.astype(np.int8)),
@@ -79,7 +79,7 @@ class _Graph:
     def activation(self, name: str, x: str, layer: MaqdActivation) -> str:
         """Clip and quantize/dequantize: the clip bounds the codes to 0 .. M-1."""
         quantizer = layer.quantizer
-        if quantizer.states > 256:
+        if quantizer.largest_code > 255:
             raise ModelError(
                 f"{name}: {quantizer.states} activation states do not fit in uint8 codes; "
                 "use at most 256 states"

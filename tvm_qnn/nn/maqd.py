@@ -77,6 +77,12 @@ class RoundClip:
         return 2 if self.signed and self.states % 2 == 0 else 1
 
     @property
+    def largest_code(self) -> int:
+        """The code of the largest value."""
+        consecutive_signed = self.signed and self.states % 2 == 1
+        return (self.states - 1) // 2 if consecutive_signed else self.states - 1
+
+    @property
     def thresholds(self) -> tuple[float, ...]:
         """The M-1 inputs, in steps, at which the code changes."""
         center = (self.states - 1) / 2 if self.signed else 0.0

@@ -1,0 +1,95 @@
+"""``tvm-qnn train ...``: options reach the run, and every user error is one line."""
+
+import json
+import sys
+
+import numpy as np
+import onnx
+import pytest
+
+pytest.importorskip("torch", reason="needs tvm-qnn[torch]")
+pytest.importorskip("onnxruntime", reason="needs tvm-qnn[onnx]")
+
+from typer.testing import CliRunner
+
+from tvm_qnn.errors import QnnError
+from tvm_qnn.nn import data
+from tvm_qnn.nn.cli import app
+from tvm_qnn.nn.data import Images
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def few_images(monkeypatch):
+    """Random images in place of the official files, whose checksums no small set can have."""
+    rng = np.random.default_rng(0)
+
+    def images(count):
+        return rng.integers(0, 256, (count, 28, 28)).astype(np.uint8)
+
+    labels = np.arange(16, dtype=np.uint8) % 10
+    found = Images("fashion-mnist", images(16), labels, images(16), labels)
+    monkeypatch.setattr(data, "load", lambda folder: found)
+    return found
+
+
+def test_train_resume_export_publish(few_images, tmp_path):
+    out, file, zoo = tmp_path / "run", tmp_path / "net.onnx", tmp_path / "zoo"
+    first = run("maqd", "--data", "x", "--out", out, "--epochs", 1, "--seed", 4, "--export", file)
+    assert first.exit_code == 0, first.output
+    assert json.loads((out / "metrics.json").read_text())["recipe"]["seed"] == 4
+    assert onnx.load(file).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
+    again = run("maqd", "--data", "x", "--out", out, "--epochs", 1, "--seed", 4)
+    assert isinstance(again.exception, QnnError)
+    assert "--resume" in str(again.exception)
+    resumed = run(
+        "maqd", "--data", "x", "--out", out, "--epochs", 1, "--seed", 4, "--resume", "--export",
+        file, "--batch", 3,
+    )  # fmt: skip
+    assert resumed.exit_code == 0, resumed.output
+    assert onnx.load(file).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 3
+
+    zoo.mkdir()
+    (zoo / "zoo.json").write_text('{"other": {"name": "other"}}')
+    published = run("publish", "--run", out, "--data", "x", "--zoo", zoo)
+    assert published.exit_code == 0, published.output
+    assert "0 of 16 labels differ" in published.output
+    records = json.loads((zoo / "zoo.json").read_text())
+    assert set(records) == {"other", "maqd-fashion"}
+    record = records["maqd-fashion"]
+    assert record["recipe"].endswith("--epochs 1 --seed 4 --threads 1")
+    assert record["size_bytes"] == (zoo / record["file"]).stat().st_size
+    with np.load(zoo / record["samples_file"]) as stored:
+        assert stored["image"].tolist() == few_images.test_images[:, None].tolist()
+        assert stored["labels"].tolist() == few_images.test_labels.tolist()
+
+
+def test_mnist_is_not_mirrored_and_not_published(few_images, tmp_path, monkeypatch):
+    digits = Images("mnist", *(getattr(few_images, key) for key in data.FILES))
+    monkeypatch.setattr(data, "load", lambda folder: digits)
+    out = tmp_path / "run"
+    trained = run("maqd", "--data", "x", "--out", out, "--epochs", 1)
+    assert trained.exit_code == 0, trained.output
+    assert json.loads((out / "metrics.json").read_text())["recipe"]["flip"] is False
+    refused = run("publish", "--run", out, "--data", "x", "--zoo", tmp_path)
+    assert isinstance(refused.exception, QnnError)
+    assert "needs fashion-mnist" in str(refused.exception)
+
+
+def test_missing_data_is_one_line(tmp_path):
+    result = run("maqd", "--data", tmp_path, "--out", tmp_path / "run", "--epochs", 1)
+    assert isinstance(result.exception, QnnError)
+    assert "zalandoresearch" in str(result.exception)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("module", ["torch", "onnxruntime"])
+def test_missing_package_names_the_extra(module, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    extra = {"torch": "torch", "onnxruntime": "onnx"}[module]
+    result = run("publish", "--run", tmp_path, "--data", tmp_path, "--zoo", tmp_path)
+    assert isinstance(result.exception, QnnError)
+    assert f"pip install 'tvm-qnn[{extra}]'" in str(result.exception)
