@@ -98,7 +98,7 @@ def rounding_margin(net: MaqdNet) -> float:
     multiply-add, or batch normalization in any order.
     """
     smallest, scale, top = np.inf, net.image.scale, 255
-    for block in net.blocks:
+    for block in net.each_block():
         with torch.no_grad():
             codes = block.conv.weight_codes().double().flatten(1).numpy()
             factor, offset = (part.double().numpy() for part in block.norm.affine())

@@ -38,10 +38,10 @@ class Recipe:
     seed: int = 0
     batch: int = 128
     rate: float = 0.03
-    norm_rate: float = 0.005
+    norm_rate: float = 0.02
     warmup: float = 0.02
     smoothing: float = 0.05
-    shift: int = 2
+    shift: int = 1
     flip: bool = True
 
     def factor(self, progress: float) -> float:
@@ -157,4 +157,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _config(network: dict[str, Any]) -> MaqdConfig:
-    return MaqdConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in network.items()})
+    fields: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in network.items()
+    }
+    return MaqdConfig(**fields)

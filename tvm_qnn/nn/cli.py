@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -101,13 +102,11 @@ def publish(
     )
 
 
-def _torch():
+def _torch() -> Any:
     return _require("torch", "torch")
 
 
-def _require(module: str, extra: str):
-    import importlib
-
+def _require(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -34,7 +35,9 @@ class _Graph:
         self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
-    def node(self, op: str, name: str, inputs: list[str], output: str = "", **attributes) -> str:
+    def node(
+        self, op: str, name: str, inputs: list[str], output: str = "", **attributes: Any
+    ) -> str:
         output = output or f"{name}_out"
         self.nodes.append(helper.make_node(op, inputs, [output], name=name, **attributes))
         return output
@@ -112,7 +115,7 @@ def to_onnx(net: MaqdNet, batch: int = 1) -> onnx.ModelProto:
         raise ModelError(f"batch size {batch}: must be at least 1")
     cfg, graph = net.cfg, _Graph()
     x = graph.quantize("image", "image", net.image.scale)
-    for number, block in enumerate(net.blocks, start=1):
+    for number, block in enumerate(net.each_block(), start=1):
         conv = block.conv
         x = graph.node(
             "Conv",

@@ -12,7 +12,7 @@ Nothing here claims the paper's own numbers. Assumptions:
   follows, and quantizing and dequantizing share one scale (1 for ``M = 4``).
 * Weight standardization divides by ``sqrt(population variance + 1e-5)``.
 * Layer-batch normalization has a gain and a bias per channel.
-* The steepness of the scaled sigmoid is 4 per quantization step: neighbouring bumps overlap.
+* The steepness of the scaled sigmoid is 6 per quantization step: neighbouring bumps overlap.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch.nn import functional
 
 SCALE = 1.0 / 3.0
 EPSILON = 1e-5
-STEEPNESS = 4.0
+STEEPNESS = 6.0
 Surrogate = Literal["sigmoid", "straight-through"]
 
 
@@ -128,7 +128,7 @@ def round_clip_codes(x: Tensor, quantizer: RoundClip, surrogate: Surrogate = "si
     """Integer codes of ``x`` as floats, differentiable through a surrogate.
 
     The derivative is the sum over the M-1 thresholds ``t`` of ``k sig(k(x-t)) (1-sig(k(x-t)))``
-    with ``k = 4/step`` ("sigmoid"), or ``1/step`` within half a step of the outermost states and
+    with ``k = 6/step`` ("sigmoid"), or ``1/step`` within half a step of the outermost states and
     0 beyond ("straight-through"), each times the distance of neighbouring codes.
 
     Args:

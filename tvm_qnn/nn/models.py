@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -93,20 +95,23 @@ class MaqdNet(nn.Module):
         self.cfg = cfg = cfg or MaqdConfig()
         self.image = FixedQuantizer(1.0 / 255.0)
         widths = (cfg.image_channels, *cfg.channels)
-        self.blocks = nn.ModuleList(
+        blocks = [
             MaqdBlock(widths[i], widths[i + 1], stride, cfg) for i, stride in enumerate(cfg.strides)
-        )
-        states, area = cfg.activation_states, cfg.pooled_size**2
-        step = self.blocks[-1].activation.quantizer.step
-        codes = min(area, 255 / (states - 1))
-        self.pooled = FixedQuantizer(step / codes)
+        ]
+        self.blocks = nn.ModuleList(blocks)
+        levels = min(cfg.pooled_size**2, 255 / (cfg.activation_states - 1))
+        self.pooled = FixedQuantizer(blocks[-1].activation.quantizer.step / levels)
         self.linear = MaqdLinear(widths[-1], cfg.classes, cfg.weight_states, cfg.surrogate)
         self.norm = LayerBatchNorm(cfg.classes)
+
+    def each_block(self) -> Iterator[MaqdBlock]:
+        """The blocks from image to pool."""
+        return cast("Iterator[MaqdBlock]", iter(self.blocks))
 
     def forward(self, image: Tensor) -> Tensor:
         """Image to logits."""
         x = self.image(image)
-        for block in self.blocks:
+        for block in self.each_block():
             x = block(x)
         return self.norm(self.linear(self.pooled(x.mean(dim=(2, 3)))))
 

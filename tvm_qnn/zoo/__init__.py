@@ -116,7 +116,10 @@ def _entry(name: str) -> ZooEntry:
 
 @cache
 def _records() -> dict[str, dict[str, Any]]:
-    return json.loads(_installed("zoo.json").read_text(encoding="utf-8"))
+    records: dict[str, dict[str, Any]] = json.loads(
+        _installed("zoo.json").read_text(encoding="utf-8")
+    )
+    return records
 
 
 def _installed(file: str) -> Path:
