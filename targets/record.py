@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tvm_qnn.errors import TargetError
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -60,9 +62,19 @@ class Target:
         return 64 if "avx512" in self.features else 32 if "avx2" in self.features else 16
 
     def tvm(self) -> Any:
-        """Return the ``tvm.target.Target``."""
-        from tvm_qnn._tvm import Target as TvmTarget
+        """Return the ``tvm.target.Target``.
 
+        Raises:
+            TargetError: if LLVM does not know the processor, for which TVM would silently make
+                code for a generic one.
+        """
+        from tvm_qnn._tvm import Target as TvmTarget
+        from tvm_qnn._tvm import tvm
+
+        if not tvm.target.codegen.llvm_is_valid_cpu(self.cpu, self.triple):
+            raise TargetError(
+                f"target {self.name}: LLVM knows no processor {self.cpu!r} for {self.triple}"
+            )
         config: dict[str, Any] = {
             "kind": "llvm",
             "mtriple": self.triple,
