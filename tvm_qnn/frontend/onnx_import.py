@@ -1,0 +1,282 @@
+"""Import of ONNX models: checks, then one converter a node, every problem reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+
+from tvm_qnn._tvm import relax
+from tvm_qnn.errors import ModelError
+from tvm_qnn.frontend import onnx_layers as layers
+from tvm_qnn.frontend import onnx_quant as quant
+from tvm_qnn.frontend import onnx_simple as simple
+from tvm_qnn.frontend.onnx_check import check_graph, check_model
+from tvm_qnn.frontend.onnx_fallback import FALLBACK, convert_with_tvm
+from tvm_qnn.frontend.onnx_graph import (
+    Node,
+    Value,
+    attributes,
+    check_shape,
+    infer,
+    name_of,
+    operator_of,
+    title,
+)
+from tvm_qnn.frontend.onnx_load import STORAGE, array_of, type_name
+from tvm_qnn.frontend.record import (
+    INPUT_DTYPES,
+    Imported,
+    Namer,
+    Problems,
+    Refused,
+    TensorInfo,
+    plain,
+    quiet,
+    quoted,
+    reason_of,
+)
+from tvm_qnn.ops import shape_of
+
+CONVERTERS: dict[str, Callable[[Node], Any]] = {
+    "Add": simple.binary(relax.op.add),
+    "AveragePool": layers.average_pool,
+    "BatchNormalization": layers.batch_normalization,
+    "Cast": simple.cast,
+    "Clip": simple.clip,
+    "Concat": simple.concat,
+    "Constant": simple.constant,
+    "Conv": layers.conv,
+    "DequantizeLinear": quant.dequantize_linear,
+    "Div": simple.binary(relax.op.divide),
+    "Dropout": simple.identity,
+    "Flatten": simple.reshape,
+    "Gather": quant.gather,
+    "GatherElements": quant.gather_elements,
+    "Gemm": layers.gemm,
+    "GlobalAveragePool": layers.global_average_pool,
+    "Identity": simple.identity,
+    "MatMul": layers.matmul,
+    "MaxPool": layers.max_pool,
+    "Mul": simple.binary(relax.op.multiply),
+    "Pad": simple.pad,
+    "QuantizeLinear": quant.quantize_linear,
+    "Relu": simple.relu,
+    "Reshape": simple.reshape,
+    "Squeeze": simple.reshape,
+    "Sub": simple.binary(relax.op.subtract),
+    "Transpose": simple.transpose,
+    "Unsqueeze": simple.reshape,
+}
+"""Operators with converters of our own; those in FALLBACK use TVM's."""
+
+INPUT_KINDS = (TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT8)
+
+FOLDED = {"Shape", "Size", "Range"}
+"""Operators that are evaluated here, and never reach the module."""
+
+_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+
+
+def import_onnx(
+    model: ModelProto, *, name: str, folder: Path | None, batch: int | None = None
+) -> Imported:
+    """Import an ONNX model; see :func:`tvm_qnn.frontend.import_model`.
+
+    Args:
+        model: The model; it is not changed.
+        name: What messages call it.
+        folder: Where its external data lies.
+        batch: Size of a symbolic first dimension of the inputs.
+    """
+    opset = check_model(model, plain(name))
+    try:
+        with quiet():
+            return _Importer(model.graph, plain(name), folder, opset, batch).run()
+    except (Refused, RecursionError, MemoryError, UnicodeError) as error:
+        raise ModelError(f"{plain(name)}: damaged model ({reason_of(error)})") from None
+
+
+class _Importer:
+    """State of one import: values by name, and the module under construction."""
+
+    def __init__(
+        self, graph: GraphProto, name: str, folder: Path | None, opset: int, batch: int | None
+    ) -> None:
+        self.graph, self.name, self.folder = graph, name, folder
+        self.opset, self.batch = opset, batch
+        self.values: dict[str, Value] = {}
+        self.problems = Problems()
+        self.namer = Namer()
+        self.bb = relax.BlockBuilder()
+
+    def run(self) -> Imported:
+        """Import the graph."""
+        check_graph(self.graph, self.problems)
+        # Without an order of the nodes that makes sense, nothing more can be said about them.
+        self.problems.raise_if_any(self.name)
+        for tensor in self.graph.initializer:
+            self._guard(f"initializer {quoted(tensor.name)}", self._initializer, tensor)
+        constants = {tensor.name for tensor in self.graph.initializer}
+        wanted = [i for i in self.graph.input if i.name not in constants]
+        for info in wanted:
+            self._guard(f"input {quoted(info.name)}", self._input, info)
+        parameters = [self.values[i.name].expr for i in wanted if i.name in self.values]
+        with self.bb.function("main", parameters):
+            with self.bb.dataflow():
+                for proto in self.graph.node:
+                    self._guard(title(proto), self._node, proto)
+                for info in self.graph.output:
+                    self._guard(f"output {quoted(info.name)}", self._check_output, info)
+                self.problems.raise_if_any(self.name)
+                exprs = [self.values[i.name].use() for i in self.graph.output]
+                result = self.bb.emit_output(exprs[0] if len(exprs) == 1 else relax.Tuple(exprs))
+            self.bb.emit_func_output(result)
+        module = self.bb.finalize()
+        return Imported(
+            module=module,
+            inputs=tuple(self._described(i) for i in wanted),
+            outputs=tuple(self._described(i) for i in self.graph.output),
+            name=self.name,
+            source="onnx",
+            names=self.namer.complete(module["main"]),
+        )
+
+    def _guard(self, where: str, step: Callable[[Any], None], item: Any) -> None:
+        try:
+            step(item)
+        except Refused as refused:
+            self.problems.add(where, str(refused))
+
+    def _described(self, info: ValueInfoProto) -> TensorInfo:
+        value = self.values[info.name]
+        return TensorInfo(str(info.name), value.shape, value.dtype)
+
+    def _initializer(self, tensor: TensorProto) -> None:
+        data = array_of(tensor, self.folder)
+        self.values[tensor.name] = Value(tensor.data_type, data.shape, data=data)
+
+    def _input(self, info: ValueInfoProto) -> None:
+        if not info.type.HasField("tensor_type"):
+            raise Refused("is not a tensor")
+        found = info.type.tensor_type
+        if found.elem_type not in INPUT_KINDS:
+            raise Refused(
+                f"has type {type_name(found.elem_type)}; only {', '.join(INPUT_DTYPES)} inputs are "
+                "supported"
+            )
+        if not found.HasField("shape"):
+            raise Refused("has no shape; export the model with fixed shapes")
+        shape = [int(d.dim_value) if d.HasField("dim_value") else None for d in found.shape.dim]
+        if shape and shape[0] is None and self.batch is not None:
+            shape[0] = self.batch
+        if shape and shape[0] is None and None not in shape[1:]:
+            symbol = found.shape.dim[0].dim_param or "?"
+            raise Refused(
+                f"has the symbolic batch size {quoted(symbol)}; fix the batch size: pass batch=1, "
+                "or export with a fixed shape"
+            )
+        if None in shape:
+            shown = [d.dim_param or d.dim_value or "?" for d in found.shape.dim]
+            raise Refused(f"has the dynamic shape {plain(shown)}; export with a fixed shape")
+        fixed = tuple(d for d in shape if d is not None)
+        check_shape(fixed)
+        value = Value(found.elem_type, fixed)
+        value.expr = relax.Var(
+            self.namer.fresh(info.name), relax.TensorType(fixed, STORAGE[found.elem_type])
+        )
+        self.namer.record(value.expr, info.name)
+        self.values[info.name] = value
+
+    def _node(self, proto: NodeProto) -> None:
+        known = proto.op_type in CONVERTERS or proto.op_type in FALLBACK | FOLDED
+        if proto.domain not in ("", "ai.onnx") or not known:
+            self.problems.add_unknown(operator_of(proto), name_of(proto))
+            return
+        attrs = attributes(proto)
+        inputs = [self.values.get(name) if name else None for name in proto.input]
+        known_inputs = [not name or name in self.values for name in proto.input]
+        if proto.op_type in _QUANTIZERS and all(known_inputs[1:]):
+            quant.parameters(proto, inputs, attrs)
+        if not all(known_inputs):
+            # The root of the trouble is reported already.
+            return
+        outputs = infer(proto, inputs, self.opset)
+        node = Node(proto, name_of(proto), inputs, outputs, attrs, self.opset, self.bb, self.namer)
+        try:
+            results = self._converted(node)
+        except Refused:
+            # The types are known, so that the nodes below can be checked as well.
+            results = [v and Value(v.kind, v.shape, _unknown(v)) for v in outputs]
+            raise
+        finally:
+            for name, value in zip(proto.output, results, strict=True):
+                if name and value is not None:
+                    self.values[name] = value
+
+    def _converted(self, node: Node) -> list[Value | None]:
+        folded = simple.fold(node)
+        if folded is not None:
+            return list(folded)
+        try:
+            convert = CONVERTERS.get(node.op, convert_with_tvm)
+            found = convert(node)
+            if isinstance(found, Value):
+                if isinstance(found.expr, relax.Call):
+                    found.expr = node.emit(found.expr)
+                return [_checked(found, node.outputs[0])] + [None] * (len(node.outputs) - 1)
+            bound = node.emit(found)
+        except Refused:
+            raise
+        except Exception as error:
+            # TVM reports what it does not take with whatever exception type is at hand.
+            raise Refused(f"TVM cannot import it ({reason_of(error)})") from None
+        if not isinstance(bound.ty, relax.TupleType):
+            return [_typed(bound, node.outputs[0])] + [None] * (len(node.outputs) - 1)
+        parts = [node.emit(relax.TupleGetItem(bound, k), str(k)) for k in range(len(node.outputs))]
+        return [v and _typed(part, v) for part, v in zip(parts, node.outputs, strict=True)]
+
+    def _check_output(self, info: ValueInfoProto) -> None:
+        value = self.values.get(info.name)
+        if value is None or not info.type.HasField("tensor_type"):
+            return
+        declared = info.type.tensor_type
+        if declared.elem_type not in (0, value.kind):
+            raise Refused(
+                f"is declared as {type_name(declared.elem_type)}, but is {type_name(value.kind)}"
+            )
+        if declared.HasField("shape"):
+            dims = [int(d.dim_value) if d.HasField("dim_value") else None
+                    for d in declared.shape.dim]  # fmt: skip
+            pairs = list(zip(dims, value.shape, strict=False))
+            if len(dims) != len(value.shape) or any(d not in (None, s) for d, s in pairs):
+                raise Refused(f"is declared with shape {dims}, but has shape {list(value.shape)}")
+
+
+def _unknown(value: Value) -> Any:
+    return relax.Var("unknown", relax.TensorType(value.shape, value.dtype))
+
+
+def _typed(expr: Any, expected: Value | None) -> Value:
+    """Return the value of a bound expression, whose type must be the one that ONNX infers."""
+    assert expected is not None
+    shape = tuple(shape_of(expr))
+    dtype = str(expr.ty.dtype)
+    if shape != expected.shape or dtype != expected.dtype:
+        raise Refused(
+            f"gives {dtype} {list(shape)} where ONNX expects {expected.dtype} "
+            f"{list(expected.shape)}"
+        )
+    return Value(expected.kind, shape, expr)
+
+
+def _checked(value: Value, expected: Value | None) -> Value:
+    assert expected is not None
+    if value.shape != expected.shape or value.kind != expected.kind:
+        raise Refused(
+            f"gives {type_name(value.kind)} {list(value.shape)} where ONNX expects "
+            f"{type_name(expected.kind)} {list(expected.shape)}"
+        )
+    return value
