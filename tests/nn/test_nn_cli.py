@@ -67,6 +67,25 @@ def test_train_resume_export_publish(few_images, tmp_path):
         assert stored["labels"].tolist() == few_images.test_labels.tolist()
 
 
+def test_interrupted_run_says_how_to_go_on(few_images, tmp_path, monkeypatch):
+    from tvm_qnn.nn import checkpoint
+
+    whole = checkpoint.save
+
+    def save_then_stop(*arguments):
+        whole(*arguments)
+        raise KeyboardInterrupt
+
+    arguments = ("maqd", "--data", "x", "--out", tmp_path, "--epochs", 2)
+    monkeypatch.setattr(checkpoint, "save", save_then_stop)
+    stopped = run(*arguments)
+    assert stopped.exit_code == 130
+    assert "--resume" in stopped.output
+    monkeypatch.setattr(checkpoint, "save", whole)
+    assert run(*arguments, "--resume").exit_code == 0
+    assert len(json.loads((tmp_path / "metrics.json").read_text())["epochs"]) == 2
+
+
 def test_mnist_is_not_mirrored_and_not_published(few_images, tmp_path, monkeypatch):
     digits = Images("mnist", *(getattr(few_images, key) for key in data.FILES))
     monkeypatch.setattr(data, "load", lambda folder: digits)

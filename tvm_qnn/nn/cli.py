@@ -71,7 +71,11 @@ def maqd(
                 f"{100 * row.test_accuracy:.2f} %, {row.seconds:.0f} s"
             )
 
-        net, rows = train(cfg, images, recipe, out, resume=resume, report=report, done=done)
+        try:
+            net, rows = train(cfg, images, recipe, out, resume=resume, report=report, done=done)
+        except KeyboardInterrupt:
+            console.print(f"stopped; {out} holds the last whole epoch, --resume goes on from there")
+            raise typer.Exit(130) from None
     console.print(f"test accuracy after epoch {len(rows)}: {100 * rows[-1].test_accuracy:.2f} %")
     if export is not None:
         exporter.save(exporter.to_onnx(net, batch), export)
