@@ -91,8 +91,11 @@ def dense(
 
 
 def affine(acc: Any, mul: ArrayLike, add: ArrayLike) -> Any:
-    """Scale accumulators [..., C] to float32: ``qnn.affine``."""
-    return make("qnn.affine", [acc, const(mul, "float32"), const(add, "float32")])
+    """Scale accumulators [..., C] to float32: ``qnn.affine``.
+
+    The factors are kept in float64 until the epilogues are folded, then rounded once.
+    """
+    return make("qnn.affine", [acc, const(mul, "float64"), const(add, "float64")])
 
 
 def requantize(

@@ -171,6 +171,19 @@ def _infer_conv2d(call: Any, a: Attrs) -> Any:
     return _tensor(out, "int32")
 
 
+def _infer_codebook_conv2d(call: Any, a: Attrs) -> Any:
+    x, w, table = call.args
+    xs, ws, rows = shape_of(x), shape_of(w), shape_of(table)
+    _need_codes(x, codes_of(a, "x_"))
+    _need_dtype(w, "uint8")
+    _need_dtype(table, "float32")
+    _need(len(rows) == 2 and rows[0] in (1, ws[0]), f"a codebook of shape {rows}")
+    out = conv_output(xs, ws, a)
+    count = ws[1] * ws[2] * ws[3]
+    _sum_fits(count, codes_of(a, "x_"), a["x_zero"], Codes(0, 1), [0])
+    return _tensor(out, "float32")
+
+
 def _infer_dense(call: Any, a: Attrs) -> Any:
     x, w = call.args
     xc, wc = codes_of(a, "x_"), codes_of(a, "w_")
@@ -189,9 +202,9 @@ def _infer_dense(call: Any, a: Attrs) -> Any:
 
 def _infer_affine(call: Any, a: Attrs) -> Any:
     acc, mul, add = call.args
-    _need_dtype(acc, "int32", "uint8", "int8")
-    _need_dtype(mul, "float32")
-    _need_dtype(add, "float32")
+    _need_dtype(acc, "int32", "uint8", "int8", "float32")
+    _need_dtype(mul, "float32", "float64")
+    _need_dtype(add, "float32", "float64")
     shape = shape_of(acc)
     _channels({"axis": -1}, (mul, add), shape)
     return _tensor(shape, "float32")
@@ -250,6 +263,7 @@ OPERATORS: dict[str, tuple[Infer, str]] = {
     "qnn.dequantize": (_infer_dequantize, "spec.dequantize(q, scale, zero)"),
     "qnn.lookup": (_infer_lookup, "spec.dequantize(q, codebook)"),
     "qnn.conv2d": (_infer_conv2d, "spec.conv2d(x, w)"),
+    "qnn.codebook_conv2d": (_infer_codebook_conv2d, "spec.codebook_conv2d(x, w, codebook)"),
     "qnn.dense": (_infer_dense, "spec.dense(x, w)"),
     "qnn.affine": (_infer_affine, "spec.affine(acc, mul, add)"),
     "qnn.requantize": (_infer_requantize, "spec.requantize(acc, mul, add)"),

@@ -1,0 +1,90 @@
+"""Constants folded, batch norm as one multiply and add, TVM's own quantize in our dialect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tvm_qnn._tvm import relax
+from tvm_qnn.ops import build, is_op, shape_of
+from tvm_qnn.passes.rewrite import Rewriter, constant, rewrite
+from tvm_qnn.spec import Codes, QType
+
+
+def canonicalize(mod: Any) -> Any:
+    """Bring a module of any frontend into one vocabulary.
+
+    Matches ``nn.batch_norm`` with constant statistics, ``relax.quantize`` and ``relax.dequantize``
+    with constant parameters, ``take`` of a constant codebook with constant indices, and
+    ``subtract`` of a constant. Everything that depends on constants alone is evaluated, except
+    ``qnn.dequantize`` and ``qnn.lookup``, which say how the weights are quantized.
+    """
+    mod = rewrite(mod, _visit)
+    mod = relax.transform.FoldConstant()(mod)
+    return rewrite(mod, lambda rewriter, call, name: None)
+
+
+def _visit(rewriter: Rewriter, call: Any, name: str) -> Any:
+    if is_op(call, "relax.nn.batch_norm"):
+        return _batch_norm(rewriter, call, name)
+    if is_op(call, "relax.quantize", "relax.dequantize"):
+        return _quantization(call)
+    if is_op(call, "relax.take"):
+        return _codebook(call)
+    if is_op(call, "relax.subtract") and constant(call.args[1]) is not None:
+        values = constant(call.args[1])
+        return relax.op.add(call.args[0], relax.const(-values, str(values.dtype)))
+    if is_op(call, "relax.nn.dropout"):
+        return relax.Tuple([call.args[0], relax.op.ones_like(call.args[0])])
+    return None
+
+
+def _batch_norm(rewriter: Rewriter, call: Any, name: str) -> Any:
+    x = call.args[0]
+    parameters = [constant(a) for a in call.args[1:5]]
+    if any(p is None for p in parameters) or bool(getattr(call.attrs, "training", False)):
+        return None
+    gamma, beta, mean, variance = (p.astype(np.float64) for p in parameters if p is not None)
+    if not call.attrs.scale:
+        gamma = np.ones_like(gamma)
+    if not call.attrs.center:
+        beta = np.zeros_like(beta)
+    factor = gamma / np.sqrt(variance + float(call.attrs.epsilon))
+    offset = beta - mean * factor
+    shape = [1] * len(shape_of(x))
+    shape[int(call.attrs.axis)] = factor.size
+    scaled = relax.op.multiply(x, relax.const(factor.reshape(shape).astype("float32")))
+    scaled = rewriter.emit(scaled, f"{name}_scale")
+    shifted = relax.op.add(scaled, relax.const(offset.reshape(shape).astype("float32")))
+    return relax.Tuple([rewriter.emit(shifted, name), call.args[3], call.args[4]])
+
+
+def _quantization(call: Any) -> Any:
+    data, scale, zero = call.args
+    scales, zeros = constant(scale), constant(zero)
+    if scales is None or zeros is None:
+        return None
+    quantizing = is_op(call, "relax.quantize")
+    info = np.iinfo(str(call.attrs.out_dtype) if quantizing else str(data.ty.dtype))
+    per_axis = scales.size > 1 or zeros.size > 1
+    qtype = QType(
+        Codes(int(info.min), int(info.max)),
+        tuple(scales.reshape(-1).astype(float).tolist()),
+        tuple(zeros.reshape(-1).astype(int).tolist()),
+        int(call.attrs.axis) % len(shape_of(data)) if per_axis else None,
+    )
+    return build.quantize(data, qtype) if quantizing else build.dequantize(data, qtype)
+
+
+def _codebook(call: Any) -> Any:
+    table, index = (constant(a) for a in call.args)
+    if table is None or index is None or table.dtype != np.float32 or table.ndim != 1:
+        return None
+    count = table.size
+    if not 1 <= count <= 256 or index.size == 0 or index.min() < -count or index.max() >= count:
+        return None
+    codes = Codes(0, count - 1)
+    index = np.where(index < 0, index + count, index)
+    qtype = QType(codes, codebook=(tuple(table.astype(float).tolist()),))
+    return build.dequantize(build.const(index, codes.dtype), qtype)

@@ -1,0 +1,237 @@
+"""Everything between an accumulator and the next quantizer becomes one requantization.
+
+Matches ``qnn.quantize`` of a chain of multiplications and additions of per-channel constants,
+``relu`` and ``clip`` that begins at ``qnn.affine`` of accumulators, at ``qnn.dequantize`` of codes,
+or at the sum of two dequantized tensors (a residual addition). The chain is folded in float64 and
+rounded once, to the float32 factor and offset of ``spec.requantize``. Requantizations to few codes
+become thresholds (:func:`spec.thresholds_of`), which give the same integers. A chain that ends in
+float is folded into its ``qnn.affine``. Leaves alone quantizers per channel, and chains through
+other operators.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tvm_qnn._tvm import relax
+from tvm_qnn.ops import attrs_of, build, codes_of, is_op, make, shape_of
+from tvm_qnn.passes.facts import Quantized, quantized
+from tvm_qnn.passes.rewrite import Rewriter, constant, per_channel, rewrite
+from tvm_qnn.passes.workloads import accumulator_range
+from tvm_qnn.spec import Codes, thresholds_of
+
+# With more codes than this, a multiplication is cheaper than the comparisons.
+MOST_THRESHOLD_CODES = 4
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """``clamp(source * mul + add, low, high)``, per channel of the last axis."""
+
+    source: Any
+    mul: NDArray[np.float64]
+    add: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    @staticmethod
+    def of(source: Any, mul: NDArray[Any], add: NDArray[Any]) -> _Chain:
+        """Begin a chain without bounds."""
+        unbounded = np.full(1, math.inf)
+        return _Chain(source, mul.astype(float), add.astype(float), -unbounded, unbounded)
+
+    def scaled(self, factor: NDArray[np.float64]) -> _Chain:
+        """Multiply by per-channel factors."""
+        ends = np.stack(np.broadcast_arrays(self.low * factor, self.high * factor))
+        return _Chain(
+            self.source, self.mul * factor, self.add * factor, ends.min(axis=0), ends.max(axis=0)
+        )
+
+    def shifted(self, offset: NDArray[np.float64]) -> _Chain:
+        """Add per-channel offsets."""
+        return _Chain(
+            self.source, self.mul, self.add + offset, self.low + offset, self.high + offset
+        )
+
+    def clamped(self, low: float, high: float) -> _Chain:
+        """Clip to bounds."""
+        return _Chain(
+            self.source,
+            self.mul,
+            self.add,
+            np.clip(self.low, low, high),
+            np.clip(self.high, low, high),
+        )
+
+    def ends(self) -> tuple[float, float] | None:
+        """Return the bounds where all channels share them, else None."""
+        if np.unique(self.low).size > 1 or np.unique(self.high).size > 1:
+            return None
+        return float(self.low.flat[0]), float(self.high.flat[0])
+
+
+def fold_epilogues(mod: Any) -> Any:
+    """Return the module with requantizations in place of float epilogues."""
+    mod = rewrite(mod, _visit)
+    return rewrite(mod, _finish)
+
+
+def _visit(rewriter: Rewriter, call: Any, name: str) -> Any:
+    if is_op(call, "qnn.quantize"):
+        return _requantize(rewriter, call, name)
+    if is_op(call, "relax.add", "relax.multiply"):
+        chain = _chain(rewriter, call)
+        if chain is None or chain.ends() != (-math.inf, math.inf):
+            return None
+        if rewriter.defined_by(call.args[0], "qnn.affine") is None:
+            return None
+        return build.affine(chain.source, chain.mul, chain.add)
+    return None
+
+
+def _finish(rewriter: Rewriter, call: Any, name: str) -> Any:
+    """Round the folded factors of what stays float to float32."""
+    if is_op(call, "qnn.affine"):
+        mul, add = (constant(a) for a in call.args[1:])
+        if mul is not None and add is not None and mul.dtype == np.float64:
+            parameters = [build.const(v, "float32") for v in (mul, add)]
+            return make("qnn.affine", [call.args[0], *parameters])
+    return None
+
+
+def _chain(rewriter: Rewriter, expr: Any) -> _Chain | None:
+    """Follow per-channel arithmetic back to accumulators or codes."""
+    call = rewriter.definition(expr)
+    if is_op(call, "qnn.affine"):
+        mul, add = (constant(a) for a in call.args[1:])
+        return None if mul is None or add is None else _Chain.of(call.args[0], mul, add)
+    if is_op(call, "qnn.dequantize"):
+        proof = quantized(rewriter, expr)
+        if proof is None or proof.qtype.per_axis or proof.qtype.codes.count > 256:
+            return None
+        scale, zero = proof.qtype.scale[0], proof.qtype.zero[0]
+        return _Chain.of(proof.codes, np.asarray([scale]), np.asarray([-zero * scale]))
+    if is_op(call, "relax.nn.relu"):
+        inner = _chain(rewriter, call.args[0])
+        return None if inner is None else inner.clamped(0.0, math.inf)
+    if is_op(call, "relax.clip"):
+        inner = _chain(rewriter, call.args[0])
+        bounds = [float(np.float32(a.value)) for a in call.args[1:3]]
+        return None if inner is None else inner.clamped(*bounds)
+    if is_op(call, "relax.reshape") and shape_of(call)[-1] == shape_of(call.args[0])[-1]:
+        return _chain(rewriter, call.args[0])
+    if not is_op(call, "relax.add", "relax.multiply", "relax.divide"):
+        return None
+    left, right = call.args
+    values = constant(right)
+    if values is None and not is_op(call, "relax.divide"):
+        left, values = right, constant(left)
+    if values is None or shape_of(left) != shape_of(expr):
+        return None
+    vector = per_channel(values, len(shape_of(left)), -1)
+    inner = _chain(rewriter, left)
+    if vector is None or inner is None:
+        return None
+    if is_op(call, "relax.add"):
+        return inner.shifted(vector)
+    if is_op(call, "relax.divide"):
+        if not vector.all():
+            return None
+        vector = 1.0 / vector
+    return inner.scaled(vector)
+
+
+def _requantize(rewriter: Rewriter, call: Any, name: str) -> Any:
+    attrs = attrs_of(call)
+    scale, zero = (constant(a) for a in call.args[1:])
+    if scale is None or zero is None or scale.size > 1 or zero.size > 1:
+        return None
+    codes, zero_point = codes_of(attrs), int(zero.reshape(-1)[0])
+    step = float(scale.reshape(-1)[0])
+    chain = _chain(rewriter, call.args[0])
+    if chain is None:
+        return _residual(rewriter, call, codes, zero_point, step)
+    ends = chain.ends()
+    if ends is None:
+        return None
+    if str(chain.source.ty.dtype) == "float32":
+        return None
+    chain = chain.scaled(np.asarray([1.0 / step]))
+    if codes.step != 1:
+        # The rounded value numbers the codes: (x / scale + zero - lo) / step.
+        chain = chain.shifted(np.asarray([float(zero_point - codes.lo)]))
+        chain = chain.scaled(np.asarray([1.0 / codes.step]))
+        if chain.ends() != (-math.inf, math.inf):
+            return None
+        zero_point = 0
+    else:
+        codes = _clamped_codes(codes, zero_point, chain, attrs["rounding"])
+    mul, add = chain.mul.astype(np.float32), chain.add.astype(np.float32)
+    if not (np.isfinite(mul).all() and np.isfinite(add).all()):
+        return None
+    acc_range = accumulator_range(rewriter, chain.source)
+    if codes.count <= MOST_THRESHOLD_CODES and acc_range is not None:
+        channels = shape_of(chain.source)[-1]
+        levels, falling = thresholds_of(
+            np.broadcast_to(mul, channels), np.broadcast_to(add, channels), codes, acc_range,
+            zero_point, attrs["rounding"],
+        )  # fmt: skip
+        result = build.threshold(chain.source, levels, falling, codes)
+    else:
+        rounding = attrs["rounding"]
+        result = build.requantize(chain.source, mul, add, codes, zero_point, rounding)
+    if shape_of(chain.source) == shape_of(call):
+        return result
+    return relax.op.reshape(rewriter.emit(result, f"{name}_codes"), shape_of(call))
+
+
+def _clamped_codes(codes: Codes, zero: int, chain: _Chain, rounding: str) -> Codes:
+    """Let the bounds of a chain in steps become bounds of the codes: rounding is monotone."""
+    from tvm_qnn.spec.convert import round_to_int
+
+    bounds = chain.ends()
+    assert bounds is not None
+    lo, hi = codes.lo, codes.hi
+    if math.isfinite(bounds[0]):
+        low = int(round_to_int(np.asarray([bounds[0]], np.float32), rounding)[0]) + zero
+        lo = min(max(low, codes.lo), codes.hi)
+    if math.isfinite(bounds[1]):
+        high = int(round_to_int(np.asarray([bounds[1]], np.float32), rounding)[0]) + zero
+        hi = max(min(high, codes.hi), codes.lo)
+    clamped = Codes(lo, hi) if lo < hi else codes
+    return clamped if clamped.dtype == codes.dtype else codes
+
+
+def _residual(rewriter: Rewriter, call: Any, codes: Codes, zero: int, step: float) -> Any:
+    """Fold the quantizer of a sum of two quantized tensors: ``qnn.add``."""
+    relu = rewriter.defined_by(call.args[0], "relax.nn.relu")
+    total = rewriter.defined_by(relu.args[0] if relu is not None else call.args[0], "relax.add")
+    if total is None or codes.step != 1:
+        return None
+    parts = [quantized(rewriter, part) for part in total.args]
+    a, b = parts
+    if a is None or b is None or not (_plain(a) and _plain(b)):
+        return None
+    if shape_of(a.codes) != shape_of(b.codes):
+        return None
+    if relu is not None:
+        lo = max(codes.lo, min(zero, codes.hi - 1))
+        codes = Codes(lo, codes.hi) if Codes(lo, codes.hi).dtype == codes.dtype else codes
+        if codes.lo < zero:
+            return None
+    a_scale, b_scale = a.qtype.scale[0], b.qtype.scale[0]
+    offset = -(a.qtype.zero[0] * a_scale + b.qtype.zero[0] * b_scale) / step
+    return build.add(
+        a.codes, b.codes, a_mul=a_scale / step, b_mul=b_scale / step, offset=offset, codes=codes,
+        zero=zero, rounding=attrs_of(call)["rounding"],
+    )  # fmt: skip
+
+
+def _plain(value: Quantized) -> bool:
+    qtype = value.qtype
+    return qtype.codebook is None and not qtype.per_axis and qtype.codes.count <= 256

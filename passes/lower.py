@@ -1,0 +1,205 @@
+"""Every ``qnn.*`` operator becomes a call of a scheduled PrimFunc.
+
+A convolution takes its epilogue (``qnn.requantize``, ``qnn.threshold`` or ``qnn.affine``) and the
+``qnn.pack`` behind it into its kernel where nobody else reads what lies between. Weights leave the
+function: they are stored as dense bit streams in a second function, ``prepare``, which unpacks them
+into the layout of the kernels when the program is loaded. Its results are the last arguments of
+``main``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tvm_qnn._tvm import relax
+from tvm_qnn.ops import attrs_of, build, codes_of, is_op, shape_of
+from tvm_qnn.ops.workload import ConvWork, Epilogue
+from tvm_qnn.passes.lower_codebook import lower_codebook
+from tvm_qnn.passes.lower_pointwise import lower_pointwise
+from tvm_qnn.passes.rewrite import Rewriter, constant, rewrite
+from tvm_qnn.passes.workloads import CONVOLUTIONS, work_of
+from tvm_qnn.schedules import family
+from tvm_qnn.schedules.family import Kernel
+from tvm_qnn.spec import Codes, pack_stream
+from tvm_qnn.targets.record import Target
+
+EPILOGUES = {
+    "qnn.requantize": "requantize",
+    "qnn.threshold": "threshold",
+    "qnn.affine": "affine",
+}
+
+
+@dataclass
+class Prepared:
+    """Weights that ``prepare`` unpacks, in the order of the extra arguments of ``main``."""
+
+    streams: list[NDArray[np.uint8]] = field(default_factory=list)
+    kernels: list[Kernel] = field(default_factory=list)
+    variables: list[Any] = field(default_factory=list)
+    expansions: list[Any] = field(default_factory=list)
+
+    def add(
+        self, kernel: Kernel, weights: NDArray[Any], codes: Codes, expansion: Any = None
+    ) -> Any:
+        """Register the weights of a kernel and return their argument of ``main``.
+
+        ``expansion`` makes the stream that the kernel wants of the stored one: a PrimFunc and
+        the bytes of its result.
+        """
+        shape, dtype = kernel.packed_shape, kernel.packed_dtype
+        variable = relax.Var(f"w{len(self.variables)}", relax.TensorType(list(shape), dtype))
+        self.streams.append(pack_stream(weights, codes))
+        self.kernels.append(kernel)
+        self.expansions.append(expansion)
+        self.variables.append(variable)
+        return variable
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The module with kernels, and what the manifest tells about them.
+
+    Attributes:
+        module: functions ``main`` and ``prepare``.
+        kernels: for each convolution, by the name of its operator: the kernel's name, the work, the
+            bytes of packed weights.
+        prepared: number of extra arguments of ``main``.
+    """
+
+    module: Any
+    kernels: dict[str, tuple[str, ConvWork, int]]
+    prepared: int
+
+
+def lower(mod: Any, target: Target) -> Lowered:
+    """Return the module without any ``qnn.*`` operator."""
+    prepared = Prepared()
+    chosen: dict[str, tuple[str, ConvWork, int]] = {}
+
+    def visit(rewriter: Rewriter, call: Any, name: str) -> Any:
+        if is_op(call, *CONVOLUTIONS):
+            return None if _taken_later(rewriter) else convolution(rewriter, call, [], name)
+        if is_op(call, *EPILOGUES):
+            source = rewriter.defined_by(call.args[0], *CONVOLUTIONS)
+            if source is not None:
+                if rewriter.used_only_by("qnn.pack") and not is_op(call, "qnn.affine"):
+                    return None
+                return convolution(rewriter, source, [call], name)
+        if is_op(call, "qnn.pack"):
+            epilogue = rewriter.defined_by(call.args[0], "qnn.requantize", "qnn.threshold")
+            if epilogue is not None:
+                source = rewriter.defined_by(epilogue.args[0], *CONVOLUTIONS)
+                return convolution(rewriter, source, [epilogue, call], name)
+        if is_op(call, "qnn.codebook_conv2d"):
+            result, kernel, work, stored = lower_codebook(rewriter, call, name, target, prepared)
+            chosen[name] = (kernel, work, stored)
+            return result
+        return lower_pointwise(rewriter, call)
+
+    def convolution(rewriter: Rewriter, call: Any, after: list[Any], name: str) -> Any:
+        attrs = attrs_of(call)
+        codes = codes_of(attrs, "w_")
+        weights = constant(call.args[1])
+        assert weights is not None
+        shape = weights.shape
+        ohwi = weights.reshape(shape[0], 1, 1, shape[1]) if weights.ndim == 2 else weights
+        work = work_of(call).with_epilogue(_epilogue(after))
+        kernel = family(attrs["kernel"]).build(work, target, ohwi)
+        variable = prepared.add(kernel, ohwi, codes)
+        parameters = [_integers(a) for a in (after[0].args[1:] if after else [])]
+        if after and is_op(after[0], "qnn.requantize", "qnn.affine"):
+            parameters = [_full(a, work.out_channels) for a in after[0].args[1:]]
+        result = after[-1] if after else call
+        arguments = [
+            _image(rewriter, call, work),
+            variable,
+            *[build.const(c, "int32") for c in kernel.constants],
+            *parameters,
+        ]
+        stream = prepared.streams[-1].nbytes
+        chosen[attrs.get("label", name)] = (kernel.name, work, stream)
+        function = rewriter.builder.add_func(kernel.func, kernel.name)
+        out_shape = _image_shape(work)
+        out = relax.TensorType(out_shape, str(result.ty.dtype))
+        y = relax.call_tir(function, arguments, out)
+        if out_shape == shape_of(result):
+            return y
+        return relax.op.reshape(rewriter.emit(y, f"{name}_image"), shape_of(result))
+
+    module = rewrite(mod, visit, prepared.variables)
+    return Lowered(_with_prepare(module, prepared), chosen, len(prepared.variables))
+
+
+def _taken_later(rewriter: Rewriter) -> bool:
+    """Tell whether the only reader of a convolution is an epilogue that its kernel can take."""
+    return rewriter.user_count() == 1 and rewriter.used_only_by(*EPILOGUES)
+
+
+def _epilogue(after: list[Any]) -> Epilogue:
+    if not after:
+        return Epilogue()
+    attrs = attrs_of(after[0])
+    kind = EPILOGUES[after[0].op.name]
+    if kind == "affine":
+        return Epilogue("affine")
+    return Epilogue(
+        kind,  # type: ignore[arg-type]
+        codes_of(attrs),
+        attrs.get("zero", 0),
+        attrs.get("rounding", "half_even"),
+        pack=len(after) > 1,
+    )
+
+
+def _integers(expr: Any) -> Any:
+    values = constant(expr)
+    return expr if values is None else build.const(values, "int32")
+
+
+def _full(expr: Any, channels: int) -> Any:
+    """Give a scalar epilogue parameter one value for each channel."""
+    values = constant(expr)
+    assert values is not None
+    return build.const(np.broadcast_to(values.reshape(-1), channels), "float32")
+
+
+def _image(rewriter: Rewriter, call: Any, work: ConvWork) -> Any:
+    """Return the activations of a matrix product as an image of one row."""
+    if not is_op(call, "qnn.dense"):
+        return call.args[0]
+    tail = shape_of(call.args[0])[-2 if work.x_planes else -1 :]
+    return rewriter.emit(relax.op.reshape(call.args[0], [1, 1, work.width, *tail]), "rows")
+
+
+def _image_shape(work: ConvWork) -> list[int]:
+    shape = [work.batch, work.out_height, work.out_width, work.out_channels]
+    codes = work.epilogue.codes
+    if work.epilogue.pack and codes is not None:
+        return [*shape[:3], codes.bits, -(-work.out_channels // 32)]
+    return shape
+
+
+def _with_prepare(mod: Any, prepared: Prepared) -> Any:
+    """Add the function that unpacks the weights."""
+    builder = relax.BlockBuilder(mod)
+    with builder.function("prepare", []):
+        results = []
+        for stream, kernel, expansion in zip(
+            prepared.streams, prepared.kernels, prepared.expansions, strict=True
+        ):
+            source = build.const(stream, "uint8")
+            if expansion is not None:
+                func, size = expansion
+                first = builder.add_func(func, "qnn_codebook_indicators")
+                expanded = relax.TensorType([size], "uint8")
+                source = builder.emit(relax.call_tir(first, [source], expanded))
+            function = builder.add_func(kernel.prepare, f"{kernel.name}_weights")
+            out = relax.TensorType(list(kernel.packed_shape), kernel.packed_dtype)
+            results.append(builder.emit(relax.call_tir(function, [source], out)))
+        builder.emit_func_output(relax.Tuple(results))
+    return builder.get()

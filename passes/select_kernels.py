@@ -1,0 +1,52 @@
+"""Choose a kernel family for each integer convolution and matrix product.
+
+Matches ``qnn.conv2d`` and ``qnn.dense``, and writes the attributes ``kernel`` and ``why``. The
+family with the lowest analytic cost among those that support the work is taken, unless one is asked
+for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm_qnn.errors import TargetError
+from tvm_qnn.ops import attrs_of, is_op, make
+from tvm_qnn.passes.rewrite import Rewriter, rewrite
+from tvm_qnn.passes.workloads import CONVOLUTIONS, work_of
+from tvm_qnn.schedules import candidates
+from tvm_qnn.targets.record import Target
+
+
+def select_kernels(mod: Any, target: Target, lowering: str = "auto") -> Any:
+    """Return the module with a family chosen for each convolution.
+
+    Args:
+        mod: after the epilogues are folded.
+        target: the device.
+        lowering: ``auto``, or the family to use wherever it supports the work.
+
+    Raises:
+        TargetError: if no family supports some work.
+    """
+
+    def visit(_rewriter: Rewriter, call: Any, name: str) -> Any:
+        if not is_op(call, *CONVOLUTIONS):
+            return None
+        possible, refusals = candidates(work_of(call), target)
+        if not possible:
+            reasons = "; ".join(str(r) for r in refusals)
+            raise TargetError(f"{name}: no kernel for {target.name}: {reasons}")
+        best = min(possible, key=lambda entry: entry[1])
+        wanted = [entry for entry in possible if entry[0].name == lowering]
+        family, _ = chosen = wanted[0] if wanted else best
+        others = sorted((e for e in possible if e[0] is not family), key=lambda e: e[1])
+        why = f"{chosen[1]:.3g} cycles by the cost table"
+        if others:
+            why += f", {others[0][0].name} {others[0][1] / max(chosen[1], 1e-9):.2g}x that"
+        if wanted:
+            why = f"asked for by --lowering; {why}"
+        return make(
+            call.op.name, call.args, **{**attrs_of(call), "kernel": family.name, "why": why}
+        )
+
+    return rewrite(mod, visit)
