@@ -32,7 +32,8 @@ class Kernel:
         name: such as ``qconv2d_w2a2_bitserial``.
         func: scheduled PrimFunc ``(x, packed weights, *constants, *epilogue parameters, out)``.
             x is codes NHWC or bit planes as the work says; the epilogue parameters are none, (mul,
-            add) or (thresholds, falling); out is NHWC int32, float32 or codes, or bit planes.
+            add) float32 [O], or thresholds int32 [count - 1, O] (transposed, so that channels are
+            neighbours) and falling int32 [O]; out is NHWC int32, float32 or codes, or bit planes.
         prepare: scheduled PrimFunc ``(stream, packed weights)`` that runs once when an artifact is
             loaded: from the dense bit stream of ``spec.pack_stream`` (codes OHWI) to the layout
             that ``func`` reads.
@@ -59,6 +60,12 @@ class Family(Protocol):
 
     def cycles(self, work: ConvWork, target: Target) -> float:
         """Return the analytic cost in cycles of one core."""
+
+    def compute(self, work: ConvWork, target: Target) -> Any:
+        """Return the unscheduled PrimFunc ``main``, what a design space starts from."""
+
+    def schedule(self, sch: Any, work: ConvWork, target: Target) -> None:
+        """Schedule :meth:`compute`: the design space of tuning, with good default decisions."""
 
     def build(
         self, work: ConvWork, target: Target, weights: NDArray[np.generic], trace: Any = None

@@ -1,0 +1,96 @@
+"""Vector expressions and blocks of TIR, written through TVM's IR builder.
+
+Kernels are built as named blocks (``stage``) over whole tensors, whose innermost statement may be a
+vector of ``lanes`` channels; schedule primitives then tile and nest the blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T  # noqa: N812
+
+from tvm_qnn._tvm import tirx
+
+LOWEST = -3.4028234663852886e38
+STATIC_ATTRS = {"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": 8}
+
+buffer_type = T.Buffer
+alloc = T.sblock_alloc_buffer
+init = T.init
+if_ = T.If
+then = T.Then
+else_ = T.Else
+serial = T.serial
+
+
+def vector(dtype: str, lanes: int) -> str:
+    """Name the dtype of ``lanes`` elements: ``int32x16``, or ``int32`` for one lane."""
+    return f"{dtype}x{lanes}" if lanes > 1 else dtype
+
+
+def lanes_at(base: Any, lanes: int) -> Any:
+    """Return the index of ``lanes`` neighbours from ``base``."""
+    return tirx.Ramp(base, 1, lanes) if lanes > 1 else base
+
+
+def splat(value: Any, lanes: int) -> Any:
+    """Repeat a scalar expression in all lanes."""
+    return tirx.Broadcast(value, lanes) if lanes > 1 else value
+
+
+def const(value: float, dtype: str, lanes: int = 1) -> Any:
+    """Return a constant in all lanes."""
+    return splat(tirx.const(value, dtype), lanes)
+
+
+def cast(value: Any, dtype: str, lanes: int = 1) -> Any:
+    """Convert all lanes to ``dtype``."""
+    return tirx.Cast(vector(dtype, lanes), value)
+
+
+def intrinsic(dtype: str, name: str, *args: Any) -> Any:
+    """Call an LLVM intrinsic without side effects."""
+    return tirx.call_llvm_pure_intrin(dtype, name, *args)
+
+
+def store(buffer: Any, value: Any, *indices: Any) -> None:
+    """Write ``value`` at ``indices``; the last index may be a vector."""
+    T.buffer_store(buffer, value, list(indices))
+
+
+@contextmanager
+def function(name: str) -> Iterator[Callable[[], Any]]:
+    """Open a PrimFunc; the yielded function returns it after the ``with`` block."""
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name(name)
+        T.func_attr({"global_symbol": name, "tirx.noalias": True})
+        yield builder.get
+
+
+def argument(name: str, shape: Sequence[int], dtype: str) -> Any:
+    """Declare the next buffer argument of the open function."""
+    return T.arg(name, T.Buffer(tuple(shape), dtype))
+
+
+@contextmanager
+def stage(name: str, spatial: Sequence[int], reduce: Sequence[int] = ()) -> Iterator[list[Any]]:
+    """Open loops of the given extents around one block, and yield the block's variables."""
+    extents = [*spatial, *reduce]
+    with T.grid(*extents) as loops, T.sblock(name):
+        loops = [loops] if len(extents) == 1 else list(loops)
+        axes = [T.axis.spatial] * len(spatial) + [T.axis.reduce] * len(reduce)
+        yield [axis(extent, loop) for axis, extent, loop in zip(axes, extents, loops, strict=True)]
+
+
+@contextmanager
+def guard(condition: Any) -> Iterator[None]:
+    """Run the statements inside only where ``condition`` holds; None means everywhere."""
+    if condition is None:
+        yield
+        return
+    with T.If(condition), T.Then():
+        yield

@@ -1,0 +1,215 @@
+"""Blocks that bring activations into the form which the inner loop of a kernel reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tvm_qnn._tvm import tirx
+from tvm_qnn.ops.workload import ConvWork
+from tvm_qnn.schedules import ir
+from tvm_qnn.schedules.algebra import Digits
+from tvm_qnn.schedules.plan import WORD, Plan, ceil_div
+from tvm_qnn.targets.record import Target
+
+PackWord = Callable[[Any, int], Any]
+"""From a vector uint8x32 of indices and a plane number to a word uint32 with that bit of each."""
+
+
+def input_shape(work: ConvWork, plan: Plan) -> tuple[int, int, int]:
+    """Return the images, rows and columns of the padded activations that all tiles read."""
+    if plan.flat:
+        return (1, 1, plan.width_stored)
+    rows = (plan.height - 1) * work.strides[0] + (work.kernel[0] - 1) * work.dilation[0] + 1
+    columns = (plan.width_stored - 1) * work.strides[1]
+    return (plan.batch, rows, columns + (work.kernel[1] - 1) * work.dilation[1] + 1)
+
+
+def needs_padding(work: ConvWork, plan: Plan) -> bool:
+    """Tell whether a tile reads outside of the image."""
+    return any(work.padding) or plan.width_stored != plan.width
+
+
+def pixel(work: ConvWork, plan: Plan, n: Any, h: Any, w: Any) -> tuple[Any, Any, Any]:
+    """Return the (image, row, column) of the tensor that loops (n, h, w) of the plan stand for."""
+    return unflatten(plan, work.height, work.width, n, h, w)
+
+
+def unflatten(plan: Plan, height: int, width: int, n: Any, h: Any, w: Any) -> tuple[Any, Any, Any]:
+    """Split the column of a flat plan into image, row and column."""
+    if not plan.flat:
+        return n, h, w
+    return (
+        tirx.floordiv(w, height * width),
+        tirx.floormod(tirx.floordiv(w, width), height),
+        tirx.floormod(w, width),
+    )
+
+
+def padded_source(
+    work: ConvWork, plan: Plan, n: Any, h: Any, w: Any
+) -> tuple[tuple[Any, Any, Any], Any]:
+    """Return where padded position (n, h, w) lies in the image, and whether it is inside."""
+    if plan.flat:
+        return pixel(work, plan, n, h, w), tirx.all(w < plan.width)
+    top, left, _, _ = work.padding
+    h, w = h - top, w - left
+    return (n, h, w), tirx.all(h >= 0, h < work.height, w >= 0, w < work.width)
+
+
+def digit_of(index_or_code: Any, digits: Digits, dtype: str, *, is_index: bool = False) -> Any:
+    """Turn a scalar code, or its index, into its digit."""
+    if digits.identity and not is_index:
+        return ir.cast(index_or_code, dtype)
+    index = ir.cast(index_or_code, "int32")
+    if not is_index:
+        index = index - digits.codes.lo
+        if digits.codes.step > 1:
+            index = tirx.truncdiv(index, tirx.const(digits.codes.step, "int32"))
+    return ir.cast(index * digits.mult + digits.base, dtype)
+
+
+def pad_digits(
+    x: Any, work: ConvWork, plan: Plan, digits: Digits, dtype: str, fill: int, channels: int
+) -> Any:
+    """Copy activations into padded digits [N, H, W, channels >= C]; further channels hold 0.
+
+    Args:
+        x: codes [N, H, W, C], or bit planes if the work says so.
+        work: the convolution.
+        plan: its loops.
+        digits: what to store.
+        dtype: its type.
+        fill: digit of padded taps.
+        channels: channels to store.
+    """
+    shape = (*input_shape(work, plan), channels)
+    padded = ir.alloc(shape, dtype)
+
+    def read(source: tuple[Any, Any, Any], c: Any) -> Any:
+        if not work.x_planes:
+            return digit_of(x[(*source, c)], digits, dtype)
+        index = tirx.const(0, "int32")
+        for p in range(work.x.bits):
+            word = tirx.shift_right(
+                x[(*source, p, tirx.floordiv(c, WORD))], ir.cast(tirx.floormod(c, WORD), "uint32")
+            )
+            bit = ir.cast(tirx.bitwise_and(word, tirx.const(1, "uint32")), "int32")
+            index = index + bit * 2**p
+        return digit_of(index, digits, dtype, is_index=True)
+
+    with ir.stage("pad", shape[:3]) as (n, h, w):
+        source, inside = padded_source(work, plan, n, h, w)
+        with ir.if_(inside):
+            with ir.then(), ir.serial(work.in_channels) as c:
+                ir.store(padded, read(source, c), n, h, w, c)
+            with ir.else_(), ir.serial(work.in_channels) as c:
+                ir.store(padded, tirx.const(fill, dtype), n, h, w, c)
+        if channels > work.in_channels:
+            with ir.serial(channels - work.in_channels) as c:
+                ir.store(padded, tirx.const(0, dtype), n, h, w, work.in_channels + c)
+    return padded
+
+
+def pad_planes(x: Any, work: ConvWork, plan: Plan, fill: int) -> Any:
+    """Copy bit planes [N, H, W, bits, words] and put the planes of index ``fill`` around them."""
+    words = ceil_div(work.in_channels, WORD)
+    shape = (*input_shape(work, plan), work.x.bits, words)
+    padded = ir.alloc(shape, "uint32")
+    full, last = 2**WORD - 1, 2 ** ((work.in_channels - 1) % WORD + 1) - 1
+    with ir.stage("pad", shape[:3]) as (n, h, w):
+        source, inside = padded_source(work, plan, n, h, w)
+        with ir.if_(inside):
+            with ir.then():
+                for p in range(work.x.bits):
+                    with ir.serial(words) as k:
+                        ir.store(padded, x[(*source, p, k)], n, h, w, p, k)
+            with ir.else_():
+                for p in range(work.x.bits):
+                    bit = fill >> p & 1
+                    for k in range(words):
+                        word = (last if k == words - 1 else full) * bit
+                        ir.store(padded, tirx.const(word, "uint32"), n, h, w, p, k)
+    return padded
+
+
+def pack_planes(indices: Any, bits: int, pack_word: PackWord) -> Any:
+    """Pack indices uint8 [N, H, W, 32 * words] into planes uint32 [N, H, W, bits, words]."""
+    n, h, w, channels = (int(d) for d in indices.shape)
+    words = channels // WORD
+    planes = ir.alloc((n, h, w, bits, words), "uint32")
+    with ir.stage("pack_input", (n, h, w, words)) as (vn, vh, vw, k):
+        vector = indices[vn, vh, vw, ir.lanes_at(k * WORD, WORD)]
+        for p in range(bits):
+            ir.store(planes, pack_word(vector, p), vn, vh, vw, p, k)
+    return planes
+
+
+def pack_word(indices: Any, plane: int) -> Any:
+    """Collect bit ``plane`` of 32 indices into a word, with instructions that every target has."""
+    wide = ir.cast(indices, "uint32", WORD)
+    bits = tirx.bitwise_and(
+        tirx.shift_right(wide, ir.const(plane, "uint32", WORD)), ir.const(1, "uint32", WORD)
+    )
+    placed = tirx.shift_left(bits, ir.cast(tirx.Ramp(0, 1, WORD), "uint32", WORD))
+    return ir.intrinsic("uint32", "llvm.vector.reduce.or.v32i32", placed)
+
+
+def sum_windows(
+    work: ConvWork,
+    plan: Plan,
+    pixel_sum: Callable[..., Any],
+    extents: tuple[int, ...],
+    channels: int = 1,
+) -> Any:
+    """Sum the digits under the kernel at each output pixel: int32 [N, OH, OW stored, channels].
+
+    Args:
+        work: the convolution.
+        plan: its loops.
+        pixel_sum: from (n, h, w, channel, *reduction variables) of a padded position to a term.
+        extents: extents of the reduction variables.
+        channels: sums of a pixel, one a group.
+    """
+    shape = (*input_shape(work, plan), channels)
+    totals = ir.alloc(shape, "int32")
+    with ir.stage("pixel_sum", shape, extents) as (n, h, w, g, *k):
+        with ir.init():
+            ir.store(totals, tirx.const(0, "int32"), n, h, w, g)
+        ir.store(totals, totals[n, h, w, g] + pixel_sum(n, h, w, g, *k), n, h, w, g)
+    if work.kernel == (1, 1) and work.strides == (1, 1):
+        return totals
+    out = (plan.batch, plan.height, plan.width_stored, channels)
+    sums = ir.alloc(out, "int32")
+    with ir.stage("window_sum", out, work.kernel) as (n, h, w, g, i, j):
+        with ir.init():
+            ir.store(sums, tirx.const(0, "int32"), n, h, w, g)
+        row, column = tap(work, h, w, i, j)
+        ir.store(sums, sums[n, h, w, g] + totals[n, row, column, g], n, h, w, g)
+    return sums
+
+
+def tap(work: ConvWork, h: Any, w: Any, i: Any, j: Any) -> tuple[Any, Any]:
+    """Return the padded position that kernel position (i, j) reads for output (h, w)."""
+    return (
+        h * work.strides[0] + i * work.dilation[0],
+        w * work.strides[1] + j * work.dilation[1],
+    )
+
+
+def pack_word_x86(indices: Any, plane: int) -> Any:
+    """Collect bit ``plane`` of 32 indices into a word, from the sign bits of bytes (VPMOVMSKB)."""
+    signs = tirx.shift_left(indices, ir.const(7 - plane, "uint8", WORD))
+    return ir.cast(
+        ir.intrinsic("int32", "llvm.x86.avx2.pmovmskb", tirx.reinterpret("int8x32", signs)),
+        "uint32",
+    )
+
+
+PACK_WORD: dict[str, PackWord] = {"x86_64": pack_word_x86}
+"""The fastest way to collect a bit plane on each architecture that has a better one."""
+
+
+def pack_word_for(target: Target) -> PackWord:
+    """Return the fastest way of a target to collect a bit plane."""
+    return PACK_WORD.get(target.arch, pack_word)
