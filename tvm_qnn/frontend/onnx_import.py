@@ -130,10 +130,10 @@ class _Importer:
                     self._guard(title(proto), self._node, proto)
                 for info in self.graph.output:
                     self._guard(f"output {quoted(info.name)}", self._check_output, info)
-                self.problems.raise_if_any(self.name)
-                exprs = [self.values[i.name].use() for i in self.graph.output]
-                result = self.bb.emit_output(exprs[0] if len(exprs) == 1 else relax.Tuple(exprs))
+                # TVM wants its blocks ended, also where the module is thrown away.
+                result = self.bb.emit_output(self._result())
             self.bb.emit_func_output(result)
+        self.problems.raise_if_any(self.name)
         module = self.bb.finalize()
         return Imported(
             module=module,
@@ -149,6 +149,12 @@ class _Importer:
             step(item)
         except Refused as refused:
             self.problems.add(where, str(refused))
+
+    def _result(self) -> Any:
+        if self.problems:
+            return relax.Tuple([])
+        exprs = [self.values[info.name].use() for info in self.graph.output]
+        return exprs[0] if len(exprs) == 1 else relax.Tuple(exprs)
 
     def _described(self, info: ValueInfoProto) -> TensorInfo:
         value = self.values[info.name]

@@ -66,10 +66,10 @@ def _plain_kind(value: Value) -> int:
 
 def _constant(kind: Value | None, array: Any) -> Value:
     assert kind is not None
-    array = np.asarray(array)
+    array = np.asarray(array, STORAGE[kind.kind])
     if array.shape != kind.shape:
         raise Refused(f"constants of shape {list(array.shape)}, {list(kind.shape)} expected")
-    return Value(kind.kind, kind.shape, data=np.ascontiguousarray(array, STORAGE[kind.kind]))
+    return Value(kind.kind, kind.shape, data=array.copy())
 
 
 def _folded_cast(n: Node, value: Value) -> list[Value] | None:

@@ -114,6 +114,9 @@ class Problems:
         """Note a node whose operator is not known; operators are reported once each."""
         self.unknown.setdefault(operator, []).append(node)
 
+    def __bool__(self) -> bool:
+        return bool(self.found or self.unknown)
+
     def raise_if_any(self, model: str) -> None:
         """Raise one UnsupportedError that lists everything."""
         lines = [_unknown_line(op, nodes) for op, nodes in self.unknown.items()] + self.found
