@@ -1,0 +1,104 @@
+"""``estimate``: deterministic cycles of a kernel, numerics checked in the same run."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.arm import blocks, emulate
+from benchmarks.arm.cases import Inputs
+from tvm_qnn.ops.workload import ConvWork
+from tvm_qnn.schedules.family import Kernel
+from tvm_qnn.targets.record import Target
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one run of a kernel costs on one core, by model.
+
+    Attributes:
+        cycles: sum over executed blocks of ``count * llvm-mca cycles``.
+        instructions: executed instructions.
+        output: what the kernel computed.
+    """
+
+    cycles: float
+    instructions: int
+    output: NDArray[Any]
+
+
+def calls_of(kernel: Kernel, inputs: Inputs, prepare: str, func: str) -> list[emulate.Call]:
+    """Return the calls that prepare the weights of a kernel and run it once."""
+    packed = np.zeros(kernel.packed_shape, kernel.packed_dtype)
+    out = np.zeros(inputs.expected.shape, inputs.expected.dtype)
+    arguments = (inputs.x, packed, *kernel.constants, *inputs.parameters, out)
+    return [
+        emulate.Call(prepare, (inputs.stream, packed)),
+        emulate.Call(func, arguments),
+    ]
+
+
+def estimate(kernel: Kernel, work: ConvWork, target: Target, inputs: Inputs) -> Estimate:
+    """Run a kernel under qemu-user and sum the modelled cycles of the blocks it executed.
+
+    Weight preparation runs too and is not counted. Parallel loops run as one thread.
+
+    Args:
+        kernel: built for ``work`` and ``target``.
+        work: what the kernel computes.
+        target: names the processors of qemu-user and llvm-mca.
+        inputs: arguments, from :func:`benchmarks.arm.cases.random_inputs`.
+
+    Raises:
+        RuntimeError: where qemu-user, a linker or the LLVM programs are missing.
+        EmulationError: if the kernel traps or writes beyond its arguments.
+    """
+    tools = blocks.Tools.find()
+    lacking = emulate.missing() or (tools is None and "llvm-mca is not installed")
+    if lacking or tools is None or target.qemu_cpu is None:
+        raise RuntimeError(lacking or f"no emulated processor for {target.name}")
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        func = emulate.compile_object({"kernel": kernel.func}, target, place / "kernel.o")
+        ready = emulate.compile_object({"prepare": kernel.prepare}, target, place / "prepare.o")
+        names = ["prepare", "kernel"]
+        program = emulate.link([func, ready], names, place / "program")
+        code = blocks.locate(tools, func, program, "__tvm_ffi_kernel")
+        calls = calls_of(kernel, inputs, *names)
+        counted, results = _count(program, names, calls, target.qemu_cpu, code)
+    listing = [[code.lines[start + 4 * i] for i in range(size)] for start, size in counted]
+    costs = blocks.block_cycles(tools, listing, target.mca_cpu)
+    cycles = sum(cost * n for cost, n in zip(costs, counted.values(), strict=True))
+    instructions = sum(size * n for (_, size), n in counted.items())
+    return Estimate(cycles, instructions, results[-1])
+
+
+def _count(
+    program: Path, names: list[str], calls: list[emulate.Call], cpu: str, code: blocks.Code
+) -> tuple[dict[tuple[int, int], int], list[NDArray[Any]]]:
+    """Run calls and count the executed blocks of ``code``; the log goes through a pipe."""
+    pipe = program.with_suffix(".log")
+    os.mkfifo(pipe)
+    counted: dict[tuple[int, int], int] = {}
+
+    def read() -> None:
+        with pipe.open() as log:
+            counted.update(blocks.executed(log))
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        results = emulate.run(program, names, calls, cpu, [*code.flags, "-D", str(pipe)])
+    except emulate.EmulationError:
+        # A program that died before it opened the log would leave the reader waiting.
+        os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))
+        raise
+    reader.join()
+    return counted, results
