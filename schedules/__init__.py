@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from tvm_qnn.ops.workload import ConvWork
+from tvm_qnn.schedules import dot_x86
+from tvm_qnn.schedules.architecture import ByArchitecture
+from tvm_qnn.schedules.bitserial import BitSerial
 from tvm_qnn.schedules.dot import Dot
 from tvm_qnn.schedules.family import Family, Kernel, Refusal
 from tvm_qnn.schedules.reference import Reference
@@ -10,7 +13,11 @@ from tvm_qnn.targets.record import Target
 
 __all__ = ["FAMILIES", "Family", "Kernel", "Refusal", "candidates", "family"]
 
-FAMILIES: tuple[Family, ...] = (Dot(), Reference())
+FAMILIES: tuple[Family, ...] = (
+    ByArchitecture("bitserial", {"x86_64": BitSerial()}),
+    ByArchitecture("dot", {"x86_64": Dot(dot_x86.instructions)}),
+    Reference(),
+)
 """All families; a new one is a file and an entry here."""
 
 

@@ -14,34 +14,33 @@ import numpy as np
 
 from tvm_qnn._tvm import tirx
 from tvm_qnn.ops.workload import ConvWork
-from tvm_qnn.schedules import dot_x86, ir, stages
+from tvm_qnn.schedules import ir, stages
 from tvm_qnn.schedules.algebra import Correction, Digits, intermediate_bound
 from tvm_qnn.schedules.family import Refusal
 from tvm_qnn.schedules.instruction import Instruction
 from tvm_qnn.schedules.output import Sums
 from tvm_qnn.schedules.plan import Plan, ceil_div, make_plan
 from tvm_qnn.schedules.prepare import weight_digit
-from tvm_qnn.schedules.tiled import Packed, TiledFamily, refusal
+from tvm_qnn.schedules.tiled import EPILOGUE_CYCLES, Packed, TiledFamily, refusal
 from tvm_qnn.schedules.tiling import schedule_tiles
 from tvm_qnn.targets.record import Target
 
-EPILOGUE_CYCLES = 8
-"""To turn one register of accumulators into codes."""
-
-INSTRUCTIONS: dict[str, Callable[[Target], list[Instruction]]] = {
-    "x86_64": dot_x86.instructions,
-}
-"""For each architecture: the instructions that a target has, the fastest first."""
-
 
 class Dot(TiledFamily):
-    """Convolutions and matrix products with one group of channels."""
+    """Convolutions and matrix products with one group of channels.
+
+    Args:
+        instructions: the instructions that a target has, the fastest first.
+    """
 
     name = "dot"
 
+    def __init__(self, instructions: Callable[[Target], list[Instruction]]) -> None:
+        self._instructions = instructions
+
     def instruction(self, work: ConvWork, target: Target) -> Instruction | None:
         """Return the fastest instruction of the target that is exact for the work."""
-        offered = INSTRUCTIONS[target.arch](target) if target.arch in INSTRUCTIONS else []
+        offered = self._instructions(target)
         return next((i for i in offered if i.digits(work) is not None), None)
 
     def supports(self, work: ConvWork, target: Target) -> Refusal | None:

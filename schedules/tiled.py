@@ -22,6 +22,9 @@ from tvm_qnn.schedules.stages import pack_word_for
 from tvm_qnn.schedules.tiling import finish, schedule_of
 from tvm_qnn.targets.record import Target
 
+EPILOGUE_CYCLES = 8
+"""Estimate for turning one register of accumulators into codes."""
+
 
 @dataclass(frozen=True)
 class Packed:
