@@ -159,8 +159,6 @@ def _requantize(rewriter: Rewriter, call: Any, name: str) -> Any:
     ends = chain.ends()
     if ends is None:
         return None
-    if str(chain.source.ty.dtype) == "float32":
-        return None
     chain = chain.scaled(np.asarray([1.0 / step]))
     if codes.step != 1:
         # The rounded value numbers the codes: (x / scale + zero - lo) / step.

@@ -75,6 +75,11 @@ class Lowered:
     kernels: dict[str, tuple[str, ConvWork, int]]
     prepared: int
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all packed weights."""
+        return sum(stored for _, _, stored in self.kernels.values())
+
 
 def lower(mod: Any, target: Target) -> Lowered:
     """Return the module without any ``qnn.*`` operator."""
@@ -111,9 +116,7 @@ def lower(mod: Any, target: Target) -> Lowered:
         work = work_of(call).with_epilogue(_epilogue(after))
         kernel = family(attrs["kernel"]).build(work, target, ohwi)
         variable = prepared.add(kernel, ohwi, codes)
-        parameters = [_integers(a) for a in (after[0].args[1:] if after else [])]
-        if after and is_op(after[0], "qnn.requantize", "qnn.affine"):
-            parameters = [_full(a, work.out_channels) for a in after[0].args[1:]]
+        parameters = _parameters(after[0], work.out_channels) if after else []
         result = after[-1] if after else call
         arguments = [
             _image(rewriter, call, work),
@@ -123,7 +126,7 @@ def lower(mod: Any, target: Target) -> Lowered:
         ]
         stream = prepared.streams[-1].nbytes
         chosen[attrs.get("label", name)] = (kernel.name, work, stream)
-        function = rewriter.builder.add_func(kernel.func, kernel.name)
+        function = rewriter.function(kernel.func, kernel.name)
         out_shape = _image_shape(work)
         out = relax.TensorType(out_shape, str(result.ty.dtype))
         y = relax.call_tir(function, arguments, out)
@@ -156,16 +159,16 @@ def _epilogue(after: list[Any]) -> Epilogue:
     )
 
 
-def _integers(expr: Any) -> Any:
-    values = constant(expr)
-    return expr if values is None else build.const(values, "int32")
-
-
-def _full(expr: Any, channels: int) -> Any:
-    """Give a scalar epilogue parameter one value for each channel."""
-    values = constant(expr)
-    assert values is not None
-    return build.const(np.broadcast_to(values.reshape(-1), channels), "float32")
+def _parameters(epilogue: Any, channels: int) -> list[Any]:
+    """Return the parameters of an epilogue as kernels take them, one value for each channel."""
+    first, second = (constant(a) for a in epilogue.args[1:])
+    assert first is not None
+    assert second is not None
+    if is_op(epilogue, "qnn.threshold"):
+        return [build.const(np.ascontiguousarray(first.T), "int32"), build.const(second, "int32")]
+    return [
+        build.const(np.broadcast_to(p.reshape(-1), channels), "float32") for p in (first, second)
+    ]
 
 
 def _image(rewriter: Rewriter, call: Any, work: ConvWork) -> Any:
@@ -195,10 +198,14 @@ def _with_prepare(mod: Any, prepared: Prepared) -> Any:
             source = build.const(stream, "uint8")
             if expansion is not None:
                 func, size = expansion
-                first = builder.add_func(func, "qnn_codebook_indicators")
+                first = builder.add_func(
+                    func.without_attr("global_symbol"), "qnn_codebook_indicators"
+                )
                 expanded = relax.TensorType([size], "uint8")
                 source = builder.emit(relax.call_tir(first, [source], expanded))
-            function = builder.add_func(kernel.prepare, f"{kernel.name}_weights")
+            function = builder.add_func(
+                kernel.prepare.without_attr("global_symbol"), f"{kernel.name}_weights"
+            )
             out = relax.TensorType(list(kernel.packed_shape), kernel.packed_dtype)
             results.append(builder.emit(relax.call_tir(function, [source], out)))
         builder.emit_func_output(relax.Tuple(results))

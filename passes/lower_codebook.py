@@ -62,13 +62,11 @@ def lower_codebook(
     expand = indicators(index.size, values, codes.bits)
     variable = prepared.add(kernel, index, codes, expand)
     sums = relax.call_tir(
-        rewriter.builder.add_func(kernel.func, kernel.name),
+        rewriter.function(kernel.func, kernel.name),
         [call.args[0], variable, *[build.const(c, "int32") for c in kernel.constants]],
         relax.TensorType([work.batch, work.out_height, work.out_width, work.out_channels], "int32"),
     )
     out = tuple(shape_of(call))
-    function = rewriter.builder.add_func(
-        combine(out, values, table.shape[0]), "qnn_codebook_combine"
-    )
+    function = rewriter.function(combine(out, values, table.shape[0]), "qnn_codebook_combine")
     result = relax.call_tir(function, [rewriter.emit(sums, f"{name}_sums"), call.args[2]], call.ty)
     return result, kernel.name, work, prepared.streams[-1].nbytes

@@ -15,7 +15,7 @@ def lower_pointwise(rewriter: Rewriter, call: Any) -> Any:
     func = _function(call)
     if func is None:
         return None
-    function = rewriter.builder.add_func(func, call.op.name.replace(".", "_"))
+    function = rewriter.function(func, call.op.name.replace(".", "_"))
     return relax.call_tir(function, list(call.args), call.ty)
 
 

@@ -61,6 +61,10 @@ class Rewriter:
         self._taken.add(unique)
         return self.builder.emit(expr, unique)
 
+    def function(self, func: Any, name: str) -> Any:
+        """Add a PrimFunc to the module (equal ones once) and return its global variable."""
+        return self.builder.add_func(func.without_attr("global_symbol"), name)
+
     def definition(self, expr: Any) -> Any:
         """Return the call that a variable is bound to, or the expression itself."""
         if isinstance(expr, relax.Var):

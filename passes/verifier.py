@@ -29,7 +29,7 @@ def verify_module(mod: Any, phase: str) -> None:
     Raises:
         VerifyError: naming the phase and the first operator that is wrong.
     """
-    if not relax.analysis.well_formed(mod):
+    if not relax.analysis.check_well_formed(mod):
         raise VerifyError(f"after {phase}: the module is not well formed (a bug in this pass)")
     for name, call in calls(mod):
         if phase == "lower" and hasattr(call.op, "name") and call.op.name.startswith("qnn."):

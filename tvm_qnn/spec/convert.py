@@ -90,11 +90,11 @@ def affine(acc: ArrayLike, mul: ArrayLike, add: ArrayLike) -> NDArray[np.float32
     """Scale integers to float32: ``float32(acc) * mul + add``, three roundings.
 
     Args:
-        acc: integers [..., C] that fit int32.
+        acc: integers [..., C] that fit int32 (or float32 sums of codebook weights).
         mul: float32 [C] or [1].
         add: float32 [C] or [1].
     """
-    scaled = np.asarray(acc, np.int64).astype(np.float32) * np.asarray(mul, np.float32)
+    scaled = np.asarray(acc).astype(np.float32) * np.asarray(mul, np.float32)
     return scaled + np.asarray(add, np.float32)
 
 

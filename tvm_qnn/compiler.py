@@ -1,0 +1,184 @@
+"""Compile a trained low-bit network: the phases, TVM's own pipeline, and the artifact."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tvm.relax.backend import cpu_generic
+
+from tvm_qnn import targets
+from tvm_qnn._tvm import relax, tvm
+from tvm_qnn.artifact import write_artifact
+from tvm_qnn.errors import TargetError
+from tvm_qnn.frontend import Imported, import_model
+from tvm_qnn.inspection import Inspection, inspect_module
+from tvm_qnn.passes.canonicalize import canonicalize
+from tvm_qnn.passes.lower import lower
+from tvm_qnn.passes.pipeline import choose_kernels, to_integers, to_kernels
+from tvm_qnn.schedules import FAMILIES
+from tvm_qnn.targets import Target
+
+if TYPE_CHECKING:
+    from tvm_qnn.manifest import Manifest
+    from tvm_qnn.runtime import Program
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A compiled model on disk.
+
+    Attributes:
+        path: its folder.
+        inspection: what became of each operator.
+    """
+
+    path: Path
+    inspection: Inspection
+    _keep: Any = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Inputs, outputs, kernels, versions and checksums."""
+        from tvm_qnn.manifest import read_manifest
+
+        return read_manifest(self.path)
+
+    @cached_property
+    def program(self) -> Program:
+        """The model, loaded for this machine."""
+        from tvm_qnn.runtime import load
+
+        return load(self.path)
+
+    def run(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Run the model on this machine; see :meth:`tvm_qnn.runtime.Program.run`."""
+        return self.program.run(arrays)
+
+
+def resolve(target: str | Target) -> Target:
+    """Return a target record by name, or the record itself."""
+    return targets.get(target) if isinstance(target, str) else target
+
+
+def lowerings() -> list[str]:
+    """Return what ``lowering`` may be."""
+    return ["auto", *[f.name for f in FAMILIES], "float"]
+
+
+def compile(
+    model: Any,
+    target: str | Target = "host",
+    output: str | Path | None = None,
+    *,
+    lowering: str = "auto",
+    bundle: bool = False,
+    batch: int | None = None,
+) -> Artifact:
+    """Compile a model for a target.
+
+    Args:
+        model: path of an ONNX file, ``zoo:NAME``, ``onnx.ModelProto``, Relax ``IRModule``, or
+            ``torch.export.ExportedProgram``.
+        target: name (see :func:`tvm_qnn.targets.names`) or record of the device.
+        output: folder of the artifact; a temporary one that lives as long as the result if None.
+        lowering: ``auto`` takes the best kernel family for each operator, a family's name that
+            family wherever it can, ``float`` leaves the whole network to plain TVM.
+        bundle: add what the device needs to run the artifact without this package.
+        batch: batch size where the model leaves it open.
+
+    Raises:
+        QnnError: with one clear line, for anything that the caller can do something about.
+    """
+    device = resolve(target)
+    imported = read(model, batch=batch)
+    built = build(imported, device, lowering)
+    keep = None
+    if output is None:
+        keep = tempfile.TemporaryDirectory(prefix="tvm-qnn-")
+        output = Path(keep.name) / "artifact"
+    fields = {
+        "model": imported.name,
+        "inputs": [asdict(i) for i in imported.inputs],
+        "outputs": [asdict(o) for o in imported.outputs],
+        "prepared": built.prepared,
+        "quantization": [asdict(r) for r in built.inspection.refusals],
+        "kernels": [asdict(r) for r in built.inspection.rows],
+        "sizes": {"packed weights": built.weight_bytes},
+    }
+    path = write_artifact(built.executable, fields, output, device, bundle)
+    return Artifact(path, built.inspection, keep)
+
+
+def inspect(
+    model: Any, target: str | Target = "host", *, lowering: str = "auto", batch: int | None = None
+) -> Inspection:
+    """Tell what becomes of each operator of a model on a target, without building it."""
+    device = resolve(target)
+    imported = read(model, batch=batch)
+    program = to_integers(imported.module)
+    chosen = choose_kernels(program.module, device, lowering)
+    return inspect_module(chosen, program.refusals, imported, device)
+
+
+def read(model: Any, batch: int | None = None) -> Imported:
+    """Import a model; ``zoo:NAME`` is one of the models that ship with the package."""
+    if isinstance(model, str) and model.startswith("zoo:"):
+        from tvm_qnn import zoo
+
+        model = zoo.path(model)
+    return import_model(model, batch=batch)
+
+
+@dataclass(frozen=True)
+class Built:
+    """An executable, and what the manifest says about it."""
+
+    executable: Any
+    inspection: Inspection
+    prepared: int
+    weight_bytes: int
+
+
+def build(imported: Imported, target: Target, lowering: str = "auto") -> Built:
+    """Lower and build an imported model."""
+    if lowering not in lowerings():
+        raise TargetError(f"lowering {lowering!r}: choose one of {', '.join(lowerings())}")
+    if lowering == "float":
+        module = canonicalize(imported.module)
+        inspection = inspect_module(module, (), imported, target)
+        lowered = lower(module, target)
+    else:
+        program = to_integers(imported.module)
+        chosen = choose_kernels(program.module, target, lowering)
+        inspection = inspect_module(chosen, program.refusals, imported, target)
+        lowered = to_kernels(chosen, target)
+    executable = build_executable(lowered.module, target)
+    return Built(executable, inspection, lowered.prepared, lowered.weight_bytes)
+
+
+def build_executable(mod: Any, target: Target) -> Any:
+    """Run TVM's pipeline on a lowered module, without constant folding.
+
+    Folding would run ``prepare`` now and store the unpacked weights.
+    """
+    device = target.tvm()
+    with device:
+        return tvm.compile(mod, device, relax_pipeline=tvm.transform.Sequential(_pipeline(device)))
+
+
+def _pipeline(device: Any) -> Sequence[Any]:
+    transform = relax.transform
+    return [
+        *cpu_generic.pipeline.library_dispatch_passes(device),
+        transform.LegalizeOps(),
+        transform.AnnotateTIROpPattern(),
+        transform.FuseOps(),
+        transform.FuseTIR(),
+        *cpu_generic.pipeline.dataflow_lower_passes(device),
+        *cpu_generic.pipeline.finalize_passes(device),
+    ]

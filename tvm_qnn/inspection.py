@@ -1,0 +1,164 @@
+"""What becomes of each operator: the table that ``tvm-qnn inspect`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvm_qnn.frontend import Imported
+from tvm_qnn.ops import attrs_of, codes_of, is_op, shape_of
+from tvm_qnn.ops.workload import ConvWork
+from tvm_qnn.passes.lower_codebook import codebook_work
+from tvm_qnn.passes.rewrite import calls
+from tvm_qnn.passes.workloads import CONVOLUTIONS, work_of
+from tvm_qnn.schedules.family import Refusal
+from tvm_qnn.spec import packed_bytes
+from tvm_qnn.targets import Target
+
+_MOVES = frozenset(
+    f"relax.{name}" for name in ("reshape", "permute_dims", "squeeze", "expand_dims", "flatten")
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operator.
+
+    Attributes:
+        name: node of the source.
+        operator: what it is.
+        shape: of its result; NHWC inside of the integer part.
+        weight_bits: bits of a packed weight, 0 without weights, 32 for float.
+        activation_bits: bits of an input code, 32 for float.
+        codebook: number of representation values of M-ary weights, 0 for others.
+        macs: multiply-accumulates.
+        weight_bytes: bytes of the weights in the artifact.
+        kernel: name of the kernel, or ``float``.
+        why: why this kernel.
+    """
+
+    name: str
+    operator: str
+    shape: tuple[int, ...]
+    weight_bits: int
+    activation_bits: int
+    codebook: int
+    macs: int
+    weight_bytes: int
+    kernel: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The operators of a model on a target, and what stays float.
+
+    Attributes:
+        model: name of the model.
+        target: name of the target.
+        rows: the operators in order, data movement left out.
+        refusals: what stays float, why, and what would help.
+        float_weight_bytes: bytes of the same weights in float32.
+    """
+
+    model: str
+    target: str
+    rows: tuple[Row, ...]
+    refusals: tuple[Refusal, ...]
+    float_weight_bytes: int
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all packed weights."""
+        return sum(row.weight_bytes for row in self.rows)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all operators."""
+        return sum(row.macs for row in self.rows)
+
+
+def inspect_module(
+    mod: Any, refusals: Sequence[Refusal], imported: Imported, target: Target
+) -> Inspection:
+    """Read the table off a module after ``plan_layout`` (or a float module)."""
+    rows = []
+    weights = 0
+    for name, call in calls(mod):
+        row, count = _row(_source(name, call, imported), call)
+        if row is not None:
+            rows.append(row)
+            weights += count
+    named = tuple(Refusal(imported.names.get(r.node, r.node), r.reason, r.remedy) for r in refusals)
+    return Inspection(imported.name, target.name, tuple(rows), named, 4 * weights)
+
+
+def _source(name: str, call: Any, imported: Imported) -> str:
+    label = (
+        attrs_of(call).get("label") if is_op(call, *CONVOLUTIONS, "qnn.codebook_conv2d") else None
+    )
+    name = str(label or name)
+    return imported.names.get(name, name)
+
+
+def _row(name: str, call: Any) -> tuple[Row | None, int]:
+    """Return the row of a call, or None for data movement, and its number of weights."""
+    operator = call.op.name if hasattr(call.op, "name") else "call"
+    shape = tuple(shape_of(call)) if hasattr(call.ty, "shape") else ()
+    if is_op(call, *CONVOLUTIONS):
+        attrs = attrs_of(call)
+        work = work_of(call)
+        count = _weights(work)
+        row = Row(
+            name, _kind(work), shape, work.w.bits, work.x.bits, 0, work.macs,
+            packed_bytes(count, work.w.bits), work.name(attrs.get("kernel", "")),
+            attrs.get("why", ""),
+        )  # fmt: skip
+        return row, count
+    if is_op(call, "qnn.codebook_conv2d"):
+        work = codebook_work(call)
+        values = shape_of(call.args[2])[1]
+        count = _weights(work) // values
+        bits = max(1, (values - 1).bit_length())
+        row = Row(
+            name, _kind(work), shape, bits, work.x.bits, values, work.macs // values,
+            packed_bytes(count, bits) + 4 * values * shape_of(call.args[2])[0],
+            f"q{_kind(work)}_m{values}a{work.x.bits}", "indicator sums, combined once",
+        )  # fmt: skip
+        return row, count
+    if operator in _MOVES or operator == "qnn.pack":
+        return None, 0
+    if operator.startswith("qnn."):
+        attrs = attrs_of(call)
+        bits = codes_of(attrs).bits if "lo" in attrs else 32
+        return Row(name, operator[4:], shape, 0, bits, 0, 0, 0, operator, ""), 0
+    macs, count = _float_macs(call)
+    row = Row(
+        name, operator.removeprefix("relax."), shape, 32 if count else 0, 32, 0, macs, 4 * count,
+        "float", "",
+    )  # fmt: skip
+    return row, count
+
+
+def _kind(work: ConvWork) -> str:
+    return "dense" if work.dense else "depthwise" if work.depthwise else "conv2d"
+
+
+def _weights(work: ConvWork) -> int:
+    o, kh, kw, i = work.weight_shape
+    return o * kh * kw * i
+
+
+def _float_macs(call: Any) -> tuple[int, int]:
+    """Return the multiply-accumulates and the weights of a float convolution or product."""
+    if is_op(call, "relax.nn.conv2d"):
+        out, w = shape_of(call), shape_of(call.args[1])
+        return out[0] * out[2] * out[3] * w[0] * w[1] * w[2] * w[3], w[0] * w[1] * w[2] * w[3]
+    if is_op(call, "relax.matmul") and len(shape_of(call.args[1])) == 2:
+        out, w = shape_of(call), shape_of(call.args[1])
+        rows = 1
+        for extent in out[:-1]:
+            rows *= extent
+        return rows * w[0] * w[1], w[0] * w[1]
+    return 0, 0
