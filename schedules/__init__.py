@@ -5,6 +5,7 @@ from __future__ import annotations
 from tvm_qnn.ops.workload import ConvWork
 from tvm_qnn.schedules import dot_x86
 from tvm_qnn.schedules.architecture import ByArchitecture
+from tvm_qnn.schedules.arm_bitserial import ArmBitSerial
 from tvm_qnn.schedules.bitserial import BitSerial
 from tvm_qnn.schedules.dot import Dot
 from tvm_qnn.schedules.family import Family, Kernel, Refusal
@@ -14,7 +15,7 @@ from tvm_qnn.targets.record import Target
 __all__ = ["FAMILIES", "Family", "Kernel", "Refusal", "candidates", "family"]
 
 FAMILIES: tuple[Family, ...] = (
-    ByArchitecture("bitserial", {"x86_64": BitSerial()}),
+    ByArchitecture("bitserial", {"x86_64": BitSerial(), "aarch64": ArmBitSerial()}),
     ByArchitecture("dot", {"x86_64": Dot(dot_x86.instructions)}),
     Reference(),
 )

@@ -109,7 +109,8 @@ def accumulators(
             acc = acc + window_sum(n, h, w, block) * slope[at]
         if correction.bordered:
             static, rows, columns = constants
-            acc = acc + static[rows[h], columns[w], at]
+            _, row, column = unflatten(plan, work.out_height, work.out_width, n, h, w)
+            acc = acc + static[rows[row], columns[column], at]
         elif correction.static is not None:
             acc = acc + constants[0][at]
         return acc

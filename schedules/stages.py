@@ -206,7 +206,19 @@ def pack_word_x86(indices: Any, plane: int) -> Any:
     )
 
 
-PACK_WORD: dict[str, PackWord] = {"x86_64": pack_word_x86}
+def pack_word_aarch64(indices: Any, plane: int) -> Any:
+    """Collect bit ``plane`` of 32 indices into a word, joining neighbouring bytes (ADDP)."""
+    one = ir.const(1, "uint8", WORD)
+    bits = tirx.bitwise_and(tirx.shift_right(indices, ir.const(plane, "uint8", WORD)), one)
+    places = tirx.Shuffle([tirx.const(i % 8, "uint8") for i in range(WORD)], list(range(WORD)))
+    placed = tirx.shift_left(bits, places)
+    low, high = (tirx.Shuffle([placed], list(range(i, i + 16))) for i in (0, 16))
+    for _ in range(3):
+        low = high = ir.intrinsic("uint8x16", "llvm.aarch64.neon.addp.v16i8", low, high)
+    return tirx.Shuffle([tirx.reinterpret("uint32x4", low)], [0])
+
+
+PACK_WORD: dict[str, PackWord] = {"x86_64": pack_word_x86, "aarch64": pack_word_aarch64}
 """The fastest way to collect a bit plane on each architecture that has a better one."""
 
 
