@@ -125,7 +125,7 @@ def lower(mod: Any, target: Target) -> Lowered:
             *parameters,
         ]
         stream = prepared.streams[-1].nbytes
-        chosen[attrs.get("label", name)] = (kernel.name, work, stream)
+        chosen[name] = (kernel.name, work, stream)
         function = rewriter.function(kernel.func, kernel.name)
         out_shape = _image_shape(work)
         out = relax.TensorType(out_shape, str(result.ty.dtype))

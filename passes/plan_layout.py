@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from tvm_qnn.ops import attrs_of, build, codes_of, is_op, make, shape_of
-from tvm_qnn.passes.rewrite import Rewriter, rewrite
+from tvm_qnn.passes.rewrite import Rewriter, name_of, rewrite
 from tvm_qnn.passes.workloads import CONVOLUTIONS
 
 WORD = 32
@@ -29,7 +29,8 @@ def plan_layout(mod: Any) -> Any:
         if attrs["kernel"] != "bitserial" or attrs["x_layout"] != "codes" or channels % WORD:
             return None
         if x not in packed:
-            packed[x] = rewriter.emit(build.pack(x, codes_of(attrs, "x_")), f"{name}_planes")
+            planes = f"{name_of(x)}_planes"
+            packed[x] = rewriter.emit(build.pack(x, codes_of(attrs, "x_")), planes)
         changed = {**attrs, "x_layout": "planes", "channels": channels}
         return make(call.op.name, [packed[x], call.args[1]], **changed)
 

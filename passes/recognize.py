@@ -145,12 +145,12 @@ def _conv2d(rewriter: Rewriter, call: Any, name: str) -> Any:
         "groups": int(attrs.groups),
     }
     if w.codebook is not None:
-        acc = _codebook_conv2d(nhwc, ohwi, x.qtype, w, {**geometry, "label": name})
+        acc = _codebook_conv2d(nhwc, ohwi, x.qtype, w, geometry)
         y = build.affine(rewriter.emit(acc, f"{name}_sum"), x.qtype.scale, [0.0])
     else:
         acc = build.conv2d(
             nhwc, ohwi, x_codes=x.qtype.codes, x_zero=x.qtype.zero[0],
-            w_codes=w.codes, w_zero=w.zero, label=name, **geometry,
+            w_codes=w.codes, w_zero=w.zero, **geometry,
         )  # fmt: skip
         acc = _emit(rewriter, acc, f"{name}_acc")
         y = build.affine(acc, _scales(x.qtype, w), [0.0])
@@ -189,12 +189,12 @@ def _matmul(rewriter: Rewriter, call: Any, name: str) -> Any:
         ohwi = build.const(rows[:, None, None, :], w.codes.dtype)
         per_row = QType(w.codes, axis=None if w.axis is None else 0, codebook=w.codebook)
         geometry = {"strides": [1, 1], "padding": (0,) * 4, "dilation": [1, 1], "groups": 1}
-        total = _codebook_conv2d(image, ohwi, x.qtype, per_row, {**geometry, "label": name})
+        total = _codebook_conv2d(image, ohwi, x.qtype, per_row, geometry)
         y = build.affine(rewriter.emit(total, f"{name}_sum"), x.qtype.scale, [0.0])
         return relax.op.reshape(rewriter.emit(y, f"{name}_real"), shape_of(call))
     acc = build.dense(
         x.codes, build.const(rows, w.codes.dtype), x_codes=x.qtype.codes,
-        x_zero=x.qtype.zero[0], w_codes=w.codes, w_zero=w.zero, label=name,
+        x_zero=x.qtype.zero[0], w_codes=w.codes, w_zero=w.zero,
     )  # fmt: skip
     acc = _emit(rewriter, acc, f"{name}_acc")
     return build.affine(acc, _scales(x.qtype, w), [0.0])

@@ -83,7 +83,15 @@ def _qtype(a: dict[str, Any], scale: Array, zero: Array) -> QType:
     )
 
 
+def _activations(a: dict[str, Any], x: Array) -> Array:
+    """Return the codes of activations that may come as bit planes."""
+    if a["x_layout"] == "planes":
+        return spec.unpack_planes(x, a["channels"], codes_of(a, "x_"))
+    return x
+
+
 def _conv2d(a: dict[str, Any], x: Array, w: Array) -> Array:
+    x = _activations(a, x)
     return spec.conv2d(x, w, x_zero=a["x_zero"], w_zero=a["w_zero"], **_geometry(a))
 
 
@@ -117,7 +125,10 @@ _DEFINITIONS: dict[str, Callable[..., Any]] = {
     "qnn.dequantize": lambda a, q, s, z: spec.dequantize(q, _qtype(a, s, z)),
     "qnn.lookup": _lookup,
     "qnn.conv2d": _conv2d,
-    "qnn.dense": lambda a, x, w: spec.dense(x, w, x_zero=a["x_zero"], w_zero=a["w_zero"]),
+    "qnn.dense": lambda a, x, w: spec.dense(
+        _activations(a, x), w, x_zero=a["x_zero"], w_zero=a["w_zero"]
+    ),
+    "qnn.pack": lambda a, x: spec.pack_planes(x, codes_of(a)),
     "qnn.codebook_conv2d": lambda a, x, w, table: spec.codebook_conv2d(
         x, w, table, x_zero=a["x_zero"], **_geometry(a)
     ),

@@ -86,20 +86,23 @@ def inspect_module(
     rows = []
     weights = 0
     for name, call in calls(mod):
-        row, count = _row(_source(name, call, imported), call)
+        row, count = _row(source_name(name, imported), call)
         if row is not None:
             rows.append(row)
             weights += count
-    named = tuple(Refusal(imported.names.get(r.node, r.node), r.reason, r.remedy) for r in refusals)
+    named = tuple(Refusal(source_name(r.node, imported), r.reason, r.remedy) for r in refusals)
     return Inspection(imported.name, target.name, tuple(rows), named, 4 * weights)
 
 
-def _source(name: str, call: Any, imported: Imported) -> str:
-    label = (
-        attrs_of(call).get("label") if is_op(call, *CONVOLUTIONS, "qnn.codebook_conv2d") else None
-    )
-    name = str(label or name)
-    return imported.names.get(name, name)
+def source_name(name: str, imported: Imported) -> str:
+    """Return the node of the source that a binding of any phase comes from.
+
+    The passes name what they add after the binding that it belongs to, with a suffix.
+    """
+    tried = name
+    while tried and tried not in imported.names:
+        tried = tried.rpartition("_")[0]
+    return imported.names.get(tried, name)
 
 
 def _row(name: str, call: Any) -> tuple[Row | None, int]:

@@ -1,0 +1,116 @@
+"""Arrays by name: .npz files, and cutting long ones into the batches of a model."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tvm_qnn.errors import InputError
+
+Array = NDArray[Any]
+
+
+class Info(Protocol):
+    """What an input says about itself."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+
+    @property
+    def dtype(self) -> str:
+        """Its dtype."""
+
+
+def read_npz(path: str | Path) -> dict[str, Array]:
+    """Read the arrays of a .npz file (or one .npy array under the name ``input``).
+
+    Raises:
+        InputError: if the file is missing or damaged.
+    """
+    path = Path(path)
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"input": loaded}
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; write one with numpy.savez(path, name=array)")  # noqa: B904
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        raise InputError(f"{path}: not a readable .npz file ({error})") from None
+
+
+def write_npz(path: str | Path, arrays: Mapping[str, Array]) -> None:
+    """Write arrays to a .npz file, whole or not at all.
+
+    Raises:
+        InputError: if the file cannot be written.
+    """
+    path = Path(path)
+    try:
+        handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+            os.chmod(scratch, 0o644)
+            os.replace(scratch, path)
+        except BaseException:
+            os.unlink(scratch)
+            raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def batches(infos: Sequence[Info], arrays: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+    """Cut arrays along the first axis into inputs of exactly the shapes of a model.
+
+    Args:
+        infos: the inputs of the model.
+        arrays: by name; each holds the same whole number of batches. Other names are ignored.
+
+    Raises:
+        InputError: naming the input that is missing or does not fit.
+    """
+    counts = set()
+    for info in infos:
+        if info.name not in arrays:
+            raise InputError(
+                f"input {info.name!r} is missing: found {sorted(arrays)}; "
+                f"the model takes {info.dtype} {list(info.shape)}"
+            )
+        array = arrays[info.name]
+        rows = info.shape[0] if info.shape else 1
+        if str(array.dtype) != info.dtype:
+            raise InputError(
+                f"input {info.name!r}: dtype {array.dtype}, {info.dtype} is needed; convert it"
+            )
+        fits = array.ndim == len(info.shape) and array.shape[1:] == tuple(info.shape[1:])
+        if not fits or (array.ndim and (array.shape[0] % rows or not array.shape[0])):
+            raise InputError(
+                f"input {info.name!r}: shape {list(array.shape)}, {list(info.shape)} or a multiple "
+                "of its first dimension is needed"
+            )
+        counts.add(array.shape[0] // rows if array.ndim else 1)
+    if len(counts) > 1:
+        raise InputError(f"the inputs hold different numbers of batches: {sorted(counts)}")
+    for i in range(counts.pop() if counts else 1):
+        yield {
+            info.name: np.ascontiguousarray(
+                arrays[info.name][i * info.shape[0] : (i + 1) * info.shape[0]]
+                if info.shape
+                else arrays[info.name]
+            )
+            for info in infos
+        }

@@ -1,0 +1,182 @@
+"""Check a compiled model layer by layer against the numpy definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tvm_qnn import targets
+from tvm_qnn._tvm import relax, tirx, tvm
+from tvm_qnn.arrays import batches
+from tvm_qnn.compiler import build_executable, read, resolve
+from tvm_qnn.errors import TargetError
+from tvm_qnn.evaluate import evaluate
+from tvm_qnn.frontend import Imported
+from tvm_qnn.inspection import source_name
+from tvm_qnn.passes.pipeline import choose_kernels, to_integers, to_kernels
+from tvm_qnn.passes.rewrite import name_of
+from tvm_qnn.targets import Target
+
+Array = NDArray[Any]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One operator of the compiled model, compared with its definition.
+
+    Attributes:
+        name: node of the source.
+        elements: number of elements.
+        differing: how many differ.
+        exact: whether the elements are integers, which must be equal; floats are compared too, but
+            only reported.
+        example: index, value and defined value of the first difference.
+    """
+
+    name: str
+    elements: int
+    differing: int
+    exact: bool
+    example: tuple[tuple[int, ...], Any, Any] | None
+
+    def joined(self, other: Layer) -> Layer:
+        """Add the comparison of the same operator on more inputs."""
+        return replace(
+            self,
+            elements=self.elements + other.elements,
+            differing=self.differing + other.differing,
+            example=self.example or other.example,
+        )
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The outcome for all operators, in order."""
+
+    layers: tuple[Layer, ...]
+    outputs: dict[str, Array]
+
+    @property
+    def first_wrong(self) -> Layer | None:
+        """The first operator whose integers differ from the definition."""
+        return next((layer for layer in self.layers if layer.exact and layer.differing), None)
+
+
+def verify(
+    model: Any, inputs: Mapping[str, Array] | None = None, target: str | Target = "host", *,
+    lowering: str = "auto", batch: int | None = None, limit: int | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Verification:  # fmt: skip
+    """Compile a model so that every operator's result can be seen, and compare them all.
+
+    Args:
+        model: as for :func:`tvm_qnn.compile`.
+        inputs: arrays by name, any multiple of the model's batch; random ones if None.
+        target: must run on this machine.
+        lowering: as for :func:`tvm_qnn.compile`.
+        batch: as for :func:`tvm_qnn.compile`.
+        limit: compare this many batches at most.
+        progress: called with the number of batches done and their total.
+
+    Raises:
+        InputError: if the inputs do not fit the model.
+        TargetError: if code for the target does not run here.
+    """
+    device = resolve(target)
+    reached = targets.reachable(device)
+    if not reached.startswith("native"):
+        raise TargetError(f"verify runs the code on this machine; {device.name} is {reached}")
+    imported = read(model, batch=batch)
+    arrays = random_inputs(imported) if inputs is None else dict(inputs)
+    pieces = list(batches(imported.inputs, arrays))[:limit]
+    chosen = choose_kernels(to_integers(imported.module).module, device, lowering)
+    lowered = to_kernels(chosen, device)
+    module, names = _exposed(lowered.module)
+    machine = relax.VirtualMachine(build_executable(module, device), tvm.cpu())
+    prepared = list(machine["prepare"]())
+    layers: dict[str, Layer] = {}
+    outputs: list[list[Array]] = []
+    for done, piece in enumerate(pieces):
+        progress(done, len(pieces))
+        defined = evaluate(chosen, piece)
+        ordered = [tvm.runtime.tensor(piece[info.name]) for info in imported.inputs]
+        results = machine["main"](*ordered, *prepared)
+        for name, result in zip(names, results, strict=True):
+            if name in defined:
+                layer = _compare(source_name(name, imported), result.numpy(), defined[name])
+                layers[name] = layer if name not in layers else layers[name].joined(layer)
+        outputs.append(defined[""])
+    progress(len(pieces), len(pieces))
+    joined = [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
+    named = {o.name: v for o, v in zip(imported.outputs, joined, strict=True)}
+    return Verification(tuple(layers.values()), named)
+
+
+def random_inputs(imported: Imported, seed: int = 0) -> dict[str, Array]:
+    """Return standard normal float inputs, and integers of the whole range."""
+    rng = np.random.default_rng(seed)
+    arrays: dict[str, Array] = {}
+    for info in imported.inputs:
+        if info.dtype == "float32":
+            arrays[info.name] = rng.standard_normal(info.shape).astype(np.float32)
+        else:
+            limits = np.iinfo(info.dtype)
+            arrays[info.name] = rng.integers(
+                limits.min, limits.max, info.shape, dtype=info.dtype, endpoint=True
+            )
+    return arrays
+
+
+def _exposed(mod: Any) -> tuple[Any, list[str]]:
+    """Let ``main`` return the results of all its bindings, and name them."""
+    main = mod["main"]
+    variables = [
+        binding.var
+        for block in main.body.blocks
+        for binding in block.bindings
+        if isinstance(binding.value, relax.Call) and isinstance(binding.var.ty, relax.TensorType)
+    ]
+    new: dict[Any, Any] = {}
+    builder = relax.BlockBuilder(mod)
+    params = [relax.Var(name_of(p), p.ty) for p in main.params]
+    new.update(zip(main.params, params, strict=True))
+
+    def rebuilt(expr: Any) -> Any:
+        if isinstance(expr, relax.Var):
+            return new[expr]
+        if isinstance(expr, relax.Tuple):
+            return relax.Tuple([rebuilt(e) for e in expr.fields])
+        if isinstance(expr, relax.TupleGetItem):
+            return relax.TupleGetItem(rebuilt(expr.tuple_value), expr.index)
+        if isinstance(expr, relax.Call):
+            return relax.Call(expr.op, [rebuilt(a) for a in expr.args], expr.attrs, expr.ty_args)
+        return expr
+
+    with builder.function("exposed", params):
+        for block in main.body.blocks:
+            for binding in block.bindings:
+                new[binding.var] = builder.emit(rebuilt(binding.value), name_of(binding.var))
+        builder.emit_func_output(relax.Tuple([new[v] for v in variables]))
+    result = builder.get()
+    functions = {gv: f for gv, f in result.functions.items() if gv.name_hint == "prepare"}
+    functions |= {gv: f for gv, f in result.functions.items() if isinstance(f, tirx.PrimFunc)}
+    exposed = result["exposed"].with_attr("global_symbol", "main")
+    module = tvm.IRModule({**functions, result.get_global_var("main"): exposed})
+    return module, [name_of(v) for v in variables]
+
+
+def _compare(name: str, result: Array, defined: Array) -> Layer:
+    exact = result.dtype.kind in "iub"
+    same = result == defined
+    if not exact:
+        same |= np.isnan(result) & np.isnan(defined)
+    example = None
+    if not same.all():
+        where = tuple(int(i) for i in np.argwhere(~same)[0])
+        example = (where, result[where].item(), defined[where].item())
+    return Layer(name, result.size, int((~same).sum()), exact, example)
