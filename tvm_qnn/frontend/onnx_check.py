@@ -57,13 +57,14 @@ def check_graph(graph: GraphProto, problems: Problems) -> None:
     made = _check_sources(graph, problems)
     later = {name for node in graph.node for name in node.output if name}
     for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type in _SUBGRAPHS or attribute.HasField("g") or attribute.graphs:
-                problems.add(
-                    title(node),
-                    "control flow (a graph in attribute "
-                    f"{quoted(attribute.name)}) is not supported; export a graph without it",
-                )
+        graphs = [a.name for a in node.attribute
+                  if a.type in _SUBGRAPHS or a.HasField("g") or a.graphs]  # fmt: skip
+        if graphs:
+            problems.add(
+                title(node),
+                f"control flow (a graph in attribute {quoted(graphs[0])}) is not supported; export "
+                "a graph without it",
+            )
         for name in node.input:
             if name and name not in made:
                 problems.add(title(node), _missing(name, name in later))

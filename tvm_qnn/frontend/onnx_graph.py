@@ -16,6 +16,7 @@ from tvm_qnn.frontend.onnx_load import STORAGE, type_name
 from tvm_qnn.frontend.record import MAX_ELEMENTS, Namer, Refused, plain, quoted, reason_of
 
 _INFERENCE_DATA = 4096
+_COUNTS = ("strides", "dilations", "kernel_shape", "group")
 
 
 @dataclass
@@ -160,6 +161,9 @@ def attributes(proto: NodeProto) -> dict[str, Any]:
             # Sizes beyond this overflow in shape inference; ends of slices are inputs, not these.
             if isinstance(v, int) and abs(v) > MAX_ELEMENTS:
                 raise Refused(f"attribute {quoted(attribute.name)} is {v}, beyond 2**31-1")
+            # Shape inference divides by them.
+            if isinstance(v, int) and v < 1 and attribute.name in _COUNTS:
+                raise Refused(f"attribute {quoted(attribute.name)} holds {v}, must be positive")
         if isinstance(value, bytes):
             value = value.decode("utf-8", "replace")
         found[attribute.name] = value
@@ -213,5 +217,7 @@ def _static(found: TypeProto | None) -> Value:
     if not found.tensor_type.HasField("shape") or not all(d.HasField("dim_value") for d in dims):
         raise Refused("the shape of its result depends on data; only static shapes are supported")
     shape = tuple(int(d.dim_value) for d in dims)
+    if any(d < 1 for d in shape):
+        raise Refused(f"its result would be empty, of shape {list(shape)}")
     check_shape(shape)
     return Value(kind, shape)

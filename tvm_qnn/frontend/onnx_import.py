@@ -171,7 +171,7 @@ class _Importer:
         if found.elem_type not in INPUT_KINDS:
             raise Refused(
                 f"has type {type_name(found.elem_type)}; only {', '.join(INPUT_DTYPES)} inputs are "
-                "supported"
+                "supported; export or convert the model to float32"
             )
         if not found.HasField("shape"):
             raise Refused("has no shape; export the model with fixed shapes")

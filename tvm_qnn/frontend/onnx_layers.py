@@ -72,8 +72,8 @@ def conv(n: Node) -> Any:
     )
     n.need(
         groups >= 1 and x.shape[1] == w.shape[1] * groups and w.shape[0] % groups == 0,
-        f"input of shape {list(x.shape)}, weights of shape {list(w.shape)}, {groups} groups: the "
-        "channels do not fit",
+        f"input of shape {list(x.shape)} and weights of shape {list(w.shape)} with group={groups}: "
+        "the channels do not fit",
     )
     found = window(n, x.shape[2:], kernel)
     op = getattr(relax.op.nn, f"conv{len(kernel)}d")
