@@ -293,8 +293,9 @@ class MaqdActivation(nn.Module):
 class FixedQuantizer(nn.Module):
     """8-bit unsigned quantizer with a fixed scale and zero point 0, like ONNX ``QuantizeLinear``.
 
-    ``scale * clip(round(x / scale), 0, 255)``, same shape as ``x``; the gradient passes unchanged,
-    which is exact wherever the input already lies on the grid.
+    ``scale * clip(round(x / scale), 0, 255)``, same shape as ``x``. In training mode the gradient
+    passes unchanged, which is right wherever the input already lies on the grid, and the value may
+    be off by the rounding error of one float32 addition; in eval mode it is exact.
     """
 
     def __init__(self, scale: float) -> None:
@@ -304,4 +305,6 @@ class FixedQuantizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Quantize and dequantize."""
         quantized = torch.round(x.detach() / self.scale).clamp_(0, 255).mul_(self.scale)
-        return x + (quantized - x.detach()) if x.requires_grad else quantized
+        if self.training and x.requires_grad:
+            return x + (quantized - x.detach())
+        return quantized
