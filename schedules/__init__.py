@@ -7,6 +7,7 @@ from tvm_qnn.schedules import dot_x86
 from tvm_qnn.schedules.architecture import ByArchitecture
 from tvm_qnn.schedules.arm_bitserial import ArmBitSerial
 from tvm_qnn.schedules.bitserial import BitSerial
+from tvm_qnn.schedules.depthwise import Depthwise
 from tvm_qnn.schedules.dot import Dot
 from tvm_qnn.schedules.family import Family, Kernel, Refusal
 from tvm_qnn.schedules.reference import Reference
@@ -15,8 +16,8 @@ from tvm_qnn.targets.record import Target
 __all__ = ["FAMILIES", "Family", "Kernel", "Refusal", "candidates", "family"]
 
 FAMILIES: tuple[Family, ...] = (
-    ByArchitecture("bitserial", {"x86_64": BitSerial(), "aarch64": ArmBitSerial()}),
-    ByArchitecture("dot", {"x86_64": Dot(dot_x86.instructions)}),
+    ByArchitecture("bitserial", {"x86_64": (BitSerial(),), "aarch64": (ArmBitSerial(),)}),
+    ByArchitecture("dot", {"x86_64": (Dot(dot_x86.instructions), Depthwise())}),
     Reference(),
 )
 """All families; a new one is a file and an entry here."""

@@ -1,8 +1,8 @@
-"""A family whose kernels are written once for each processor architecture."""
+"""A family whose kernels are written in parts: for an architecture, for a kind of convolution."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,37 +14,49 @@ from tvm_qnn.targets.record import Target
 
 
 class ByArchitecture:
-    """Hands each call to the family of the target's architecture.
+    """Hands each call to the first part that supports the work on the target's architecture.
 
     Args:
         name: of the family.
-        families: for each ``Target.arch`` the family that has kernels for it.
+        parts: for each ``Target.arch`` the kernels for it.
     """
 
-    def __init__(self, name: str, families: Mapping[str, Family]) -> None:
+    def __init__(self, name: str, parts: Mapping[str, Sequence[Family]]) -> None:
         self.name = name
-        self._families = dict(families)
+        self._parts = dict(parts)
 
     def supports(self, work: ConvWork, target: Target) -> Refusal | None:
         """See :class:`tvm_qnn.schedules.family.Family`."""
-        if target.arch not in self._families:
+        refusals = [part.supports(work, target) for part in self._parts.get(target.arch, ())]
+        if not refusals:
             return Refusal(self.name, f"no kernels for {target.arch}")
-        return self._families[target.arch].supports(work, target)
+        return None if None in refusals else refusals[0]
+
+    def part(self, work: ConvWork, target: Target) -> Family:
+        """Return the part that does the work.
+
+        Raises:
+            ValueError: if none does.
+        """
+        for part in self._parts.get(target.arch, ()):
+            if part.supports(work, target) is None:
+                return part
+        raise ValueError(str(self.supports(work, target)))
 
     def cycles(self, work: ConvWork, target: Target) -> float:
         """See :class:`tvm_qnn.schedules.family.Family`."""
-        return self._families[target.arch].cycles(work, target)
+        return self.part(work, target).cycles(work, target)
 
     def compute(self, work: ConvWork, target: Target) -> Any:
         """See :class:`tvm_qnn.schedules.family.Family`."""
-        return self._families[target.arch].compute(work, target)
+        return self.part(work, target).compute(work, target)
 
     def schedule(self, sch: Any, work: ConvWork, target: Target) -> None:
         """See :class:`tvm_qnn.schedules.family.Family`."""
-        self._families[target.arch].schedule(sch, work, target)
+        self.part(work, target).schedule(sch, work, target)
 
     def build(
         self, work: ConvWork, target: Target, weights: NDArray[np.generic], trace: Any = None
     ) -> Kernel:
         """See :class:`tvm_qnn.schedules.family.Family`."""
-        return self._families[target.arch].build(work, target, weights, trace)
+        return self.part(work, target).build(work, target, weights, trace)

@@ -174,9 +174,12 @@ def sum_windows(
     shape = (*input_shape(work, plan), channels)
     totals = ir.alloc(shape, "int32")
     with ir.stage("pixel_sum", shape, extents) as (n, h, w, g, *k):
-        with ir.init():
-            ir.store(totals, tirx.const(0, "int32"), n, h, w, g)
-        ir.store(totals, totals[n, h, w, g] + pixel_sum(n, h, w, g, *k), n, h, w, g)
+        term = pixel_sum(n, h, w, g, *k)
+        if extents:
+            with ir.init():
+                ir.store(totals, tirx.const(0, "int32"), n, h, w, g)
+            term = totals[n, h, w, g] + term
+        ir.store(totals, term, n, h, w, g)
     if work.kernel == (1, 1) and work.strides == (1, 1):
         return totals
     out = (plan.batch, plan.height, plan.width_stored, channels)

@@ -23,13 +23,14 @@ def split_tile(sch: Any, loop: Any, inner: int) -> tuple[Any, Any]:
     return outer, tile
 
 
-def schedule_tiles(sch: Any, work: ConvWork, plan: Plan) -> Any:
+def schedule_tiles(sch: Any, work: ConvWork, plan: Plan, *, unroll_taps: bool = False) -> Any:
     """Nest the blocks ``acc`` and ``result`` into tiles of ``out``; draws the size of the tile.
 
     Args:
         sch: schedule of a kernel with blocks ``acc`` (reduction), maybe ``result``, and ``out``.
         work: the convolution.
         plan: the loops of the kernel and the default tile.
+        unroll_taps: unroll the whole reduction.
 
     Returns:
         the block that updates the accumulators.
@@ -51,6 +52,9 @@ def schedule_tiles(sch: Any, work: ConvWork, plan: Plan) -> Any:
     unrolled += [pixels, blocks]
     for loop in unrolled:
         sch.unroll(loop)
+    if unroll_taps:
+        for loop in reduction:
+            sch.unroll(loop)
     init = sch.decompose_reduction(acc, reduction[0])
     for loop in sch.get_loops(init)[-2:]:
         sch.unroll(loop)
