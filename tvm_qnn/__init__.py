@@ -1,5 +1,50 @@
-"""Exact integer compilation of low-bit neural networks with Apache TVM."""
+"""Exact integer compilation of low-bit neural networks with Apache TVM.
+
+The three calls that most programs need::
+
+    artifact = tvm_qnn.compile("model.onnx", target="rpi4", output="model-rpi4")
+    program = tvm_qnn.load("model-rpi4")
+    table = tvm_qnn.inspect("model.onnx")
+
+They are loaded on first use: ``import tvm_qnn`` needs no compiler, nor does ``tvm_qnn.runtime``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from tvm_qnn._version import __version__
+from tvm_qnn.errors import QnnError
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from tvm_qnn.compiler import Artifact, compile, inspect
+    from tvm_qnn.runtime import Program, load
+    from tvm_qnn.verification import verify
+
+__all__ = [
+    "Artifact",
+    "Program",
+    "QnnError",
+    "__version__",
+    "compile",
+    "inspect",
+    "load",
+    "verify",
+]
+
+_HOMES = {
+    "Artifact": "compiler",
+    "compile": "compiler",
+    "inspect": "compiler",
+    "Program": "runtime",
+    "load": "runtime",
+    "verify": "verification",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(f"tvm_qnn.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'tvm_qnn' has no attribute {name!r}")

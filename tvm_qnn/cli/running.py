@@ -1,0 +1,69 @@
+"""``tvm-qnn run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from tvm_qnn.arrays import batches, write_npz
+from tvm_qnn.cli.app import arrays_of
+from tvm_qnn.cli.tables import duration
+from tvm_qnn.errors import InputError
+
+
+def run_model(
+    model: str, source: Path | None, output: Path | None, target: str, lowering: str,
+    repeat: int, threads: int, batch: int | None,
+) -> None:  # fmt: skip
+    """Run an artifact, or a model compiled on the spot; print latency and labels' accuracy."""
+    from tvm_qnn.runtime import load
+
+    console = Console()
+    keep: Any = None
+    folder = Path(model)
+    if not folder.is_dir():
+        from tvm_qnn import compiler
+
+        with console.status(f"compiling for {target}"):
+            keep = compiler.compile(model, target, lowering=lowering, batch=batch)
+        folder = keep.path
+    program = load(folder, threads)
+    arrays, origin = arrays_of(model, source)
+    if arrays is None:
+        rng = np.random.default_rng(0)
+        arrays = {i.name: _random(rng, i) for i in program.inputs}
+    pieces = list(batches(program.inputs, arrays))
+    results = [program.run(piece) for piece in pieces]
+    outputs = {o.name: np.concatenate([r[o.name] for r in results]) for o in program.outputs}
+    if output is not None:
+        write_npz(output, outputs)
+    latency = program.benchmark(pieces[0], repeat=repeat)
+    console.print(f"ran {len(pieces)} batch{'es' * (len(pieces) > 1)} of {origin}", highlight=False)
+    if "labels" in arrays:
+        console.print(f"accuracy {accuracy(next(iter(outputs.values())), arrays['labels']):.2%}")
+    console.print(
+        f"latency median {duration(latency.median)}, p10 {duration(latency.p10)}, "
+        f"p90 {duration(latency.p90)} ({repeat} runs, {threads} thread{'s' * (threads > 1)})",
+        highlight=False,
+    )
+
+
+def accuracy(scores: Any, labels: Any) -> float:
+    """Return the share of rows [N, classes] whose largest score is at the label.
+
+    Raises:
+        InputError: if there is not one label for each row.
+    """
+    if len(scores) != len(labels):
+        raise InputError(f"{len(labels)} labels for {len(scores)} outputs")
+    return float((scores.reshape(len(scores), -1).argmax(axis=1) == labels).mean())
+
+
+def _random(rng: np.random.Generator, info: Any) -> Any:
+    if info.dtype == "float32":
+        return rng.standard_normal(info.shape).astype(np.float32)
+    limits = np.iinfo(info.dtype)
+    return rng.integers(limits.min, limits.max, info.shape, dtype=info.dtype, endpoint=True)

@@ -1,0 +1,155 @@
+"""Tables that people can read, and the same as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tvm_qnn.inspection import Inspection
+
+
+def count(number: float) -> str:
+    """Write a number with a prefix: 7.2 M."""
+    for limit, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= limit:
+            return f"{number / limit:.3g}{unit}"
+    return f"{number:g}"
+
+
+def duration(seconds: float) -> str:
+    """Write a duration in the unit that suits it."""
+    for limit, unit, factor in ((1.0, "s", 1.0), (1e-3, "ms", 1e3)):
+        if seconds >= limit:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} µs"
+
+
+def sizes(manifest: Any) -> str:
+    """Write the sizes of an artifact in one line."""
+    return ", ".join(f"{name} {value:,} bytes" for name, value in manifest.sizes.items())
+
+
+def _bits(row: Any) -> tuple[str, str]:
+    if not row.weight_bits:
+        weights = ""
+    elif row.codebook:
+        weights = f"M={row.codebook}"
+    else:
+        weights = "float" if row.weight_bits == 32 else str(row.weight_bits)
+    return weights, "float" if row.activation_bits == 32 else str(row.activation_bits)
+
+
+def print_inspection(inspection: Inspection, as_json: bool = False) -> None:
+    """Print the operators of a model."""
+    if as_json:
+        print(json.dumps(asdict(inspection), indent=1))
+        return
+    console = Console()
+    table = Table(title=f"{inspection.model} on {inspection.target}", title_justify="left")
+    for heading, justify in (
+        ("operator", "left"),
+        ("kind", "left"),
+        ("shape", "left"),
+        ("weights", "right"),
+        ("activations", "right"),
+        ("MACs", "right"),
+        ("bytes", "right"),
+        ("kernel", "left"),
+    ):
+        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in inspection.rows:
+        weights, activations = _bits(row)
+        table.add_row(
+            row.name,
+            row.operator,
+            "x".join(map(str, row.shape)),
+            weights,
+            activations,
+            count(row.macs) if row.macs else "",
+            f"{row.weight_bytes:,}" if row.weight_bytes else "",
+            row.kernel,
+            style="yellow" if row.kernel == "float" else None,
+        )
+    console.print(table)
+    for row in inspection.rows:
+        if row.why:
+            console.print(f"  {row.name}: {row.kernel}, {row.why}", style="dim", highlight=False)
+    packed, full = inspection.weight_bytes, inspection.float_weight_bytes
+    ratio = f", {full / packed:.1f} times smaller than float32" if packed else ""
+    console.print(
+        f"{count(inspection.macs)} multiply-accumulates, {packed:,} bytes of weights{ratio}",
+        highlight=False,
+    )
+    print_refusals(console, inspection)
+
+
+def print_refusals(console: Console, inspection: Inspection) -> None:
+    """Name what stays float, why, and what would help."""
+    if not inspection.refusals:
+        console.print("Every operator that could be an integer operator is one.")
+        return
+    console.print("Stays float:", style="yellow")
+    for refusal in inspection.refusals:
+        console.print(f"  {refusal}", highlight=False, markup=False)
+
+
+def print_targets(as_json: bool = False) -> None:
+    """Print the known devices."""
+    from tvm_qnn import targets
+
+    records = [targets.host(), *targets.all_targets()]
+    if as_json:
+        rows = [
+            {
+                "name": t.name,
+                "description": t.description,
+                "triple": t.triple,
+                "cpu": t.cpu,
+                "features": sorted(t.features),
+                "reachable": targets.reachable(t),
+            }
+            for t in records
+        ]
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table()
+    for heading in ("target", "device", "cpu", "features", "reachable"):
+        table.add_column(heading, overflow="fold")
+    for t in records:
+        table.add_row(
+            t.name, t.description, t.cpu, " ".join(sorted(t.features)), targets.reachable(t)
+        )
+    Console().print(table)
+
+
+def print_zoo(as_json: bool = False) -> None:
+    """Print the models of the zoo."""
+    from tvm_qnn import zoo
+
+    if as_json:
+        print(json.dumps([asdict(e) for e in zoo.entries()], indent=1))
+        return
+    table = Table()
+    for heading, justify in (
+        ("model", "left"),
+        ("task", "left"),
+        ("weights", "left"),
+        ("activations", "left"),
+        ("accuracy", "right"),
+        ("bytes", "right"),
+    ):
+        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for entry in zoo.entries():
+        table.add_row(
+            f"zoo:{entry.name}",
+            entry.task,
+            entry.weights,
+            entry.activations,
+            f"{100 * entry.test_accuracy:.2f} %",
+            f"{entry.size_bytes:,}",
+        )
+    Console().print(table)
