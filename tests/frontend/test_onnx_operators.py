@@ -67,7 +67,7 @@ def test_batch_normalization_is_one_multiply_and_one_add(shape: list[int]) -> No
         build([norm], {"x": shape}, ["y"], constants), {"x": whole(shape)}, tolerance=1e-5
     )
     assert ops_of(imported) == ["relax.multiply", "relax.add"]
-    assert imported.names == {"x": "x", "norm_scaled": "norm", "norm": "norm"}
+    assert imported.names == {"x": "x", "norm_multiply": "norm", "norm": "norm"}
 
 
 POOLS = {

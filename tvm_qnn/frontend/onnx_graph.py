@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, OperatorSetIdProto, TypeProto, defs, helper, numpy_helper
+from onnx import NodeProto, OperatorSetIdProto, TypeProto, checker, defs, helper, numpy_helper
 from onnx.shape_inference import infer_node_outputs
 
 from tvm_qnn._tvm import relax
 from tvm_qnn.frontend.onnx_load import STORAGE, type_name
-from tvm_qnn.frontend.record import MAX_ELEMENTS, Namer, Refused, plain, quoted, reason_of
+from tvm_qnn.frontend.record import MAX_ELEMENTS, Refused, check_shape, plain, quoted, reason_of
 
 _INFERENCE_DATA = 4096
 _COUNTS = ("strides", "dilations", "kernel_shape", "group")
@@ -62,7 +62,7 @@ class Node:
         attrs: Its attributes as Python values.
         opset: Version of its operator set.
         builder: Builder of the module.
-        namer: Names of its bindings.
+        sources: Where bound results are noted: name of the variable -> name of the node.
     """
 
     proto: NodeProto
@@ -72,17 +72,17 @@ class Node:
     attrs: dict[str, Any]
     opset: int
     builder: Any
-    namer: Namer
+    sources: dict[str, str]
 
     @property
     def op(self) -> str:
         """Operator type."""
         return str(self.proto.op_type)
 
-    def emit(self, expr: Any, part: str = "") -> Any:
-        """Bind a result named after the node, or an intermediate one named after its ``part``."""
-        bound = self.builder.emit(expr, self.namer.fresh(self.name, part))
-        self.namer.record(bound, self.name)
+    def emit(self, expr: Any) -> Any:
+        """Bind a result of the node."""
+        bound = self.builder.emit(expr)
+        self.sources[str(bound.name)] = self.name
         return bound
 
     def input(self, index: int) -> Value:
@@ -151,6 +151,7 @@ def attributes(proto: NodeProto) -> dict[str, Any]:
         if attribute.name in found or attribute.ref_attr_name:
             raise Refused(f"attribute {quoted(attribute.name)} is given twice or by reference")
         try:
+            checker.check_attribute(attribute)
             value = helper.get_attribute_value(attribute)
         except Exception as error:
             raise Refused(f"attribute {quoted(attribute.name)}: {reason_of(error)}") from None
@@ -168,14 +169,6 @@ def attributes(proto: NodeProto) -> dict[str, Any]:
             value = value.decode("utf-8", "replace")
         found[attribute.name] = value
     return found
-
-
-def check_shape(shape: tuple[int, ...]) -> None:
-    """Refuse empty tensors and those with more elements than TVM can number."""
-    if any(d < 1 for d in shape):
-        raise Refused(f"a tensor of shape {list(shape)} is empty")
-    if math.prod(shape) > MAX_ELEMENTS:
-        raise Refused(f"a tensor of shape {plain(list(shape))} has more than 2**31-1 elements")
 
 
 def infer(proto: NodeProto, inputs: list[Value | None], opset: int) -> list[Value | None]:

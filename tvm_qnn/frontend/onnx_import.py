@@ -13,13 +13,13 @@ from tvm_qnn.errors import ModelError
 from tvm_qnn.frontend import onnx_layers as layers
 from tvm_qnn.frontend import onnx_quant as quant
 from tvm_qnn.frontend import onnx_simple as simple
+from tvm_qnn.frontend.names import with_names
 from tvm_qnn.frontend.onnx_check import check_graph, check_model
 from tvm_qnn.frontend.onnx_fallback import FALLBACK, convert_with_tvm
 from tvm_qnn.frontend.onnx_graph import (
     Node,
     Value,
     attributes,
-    check_shape,
     infer,
     name_of,
     operator_of,
@@ -29,10 +29,10 @@ from tvm_qnn.frontend.onnx_load import STORAGE, array_of, type_name
 from tvm_qnn.frontend.record import (
     INPUT_DTYPES,
     Imported,
-    Namer,
     Problems,
     Refused,
     TensorInfo,
+    check_shape,
     plain,
     quiet,
     quoted,
@@ -109,7 +109,7 @@ class _Importer:
         self.opset, self.batch = opset, batch
         self.values: dict[str, Value] = {}
         self.problems = Problems()
-        self.namer = Namer()
+        self.sources: dict[str, str] = {}
         self.bb = relax.BlockBuilder()
 
     def run(self) -> Imported:
@@ -134,14 +134,14 @@ class _Importer:
                 result = self.bb.emit_output(self._result())
             self.bb.emit_func_output(result)
         self.problems.raise_if_any(self.name)
-        module = self.bb.finalize()
+        module, names = with_names(self.bb.finalize(), self.sources)
         return Imported(
             module=module,
             inputs=tuple(self._described(i) for i in wanted),
             outputs=tuple(self._described(i) for i in self.graph.output),
             name=self.name,
             source="onnx",
-            names=self.namer.complete(module["main"]),
+            names=names,
         )
 
     def _guard(self, where: str, step: Callable[[Any], None], item: Any) -> None:
@@ -190,10 +190,10 @@ class _Importer:
         fixed = tuple(d for d in shape if d is not None)
         check_shape(fixed)
         value = Value(found.elem_type, fixed)
-        value.expr = relax.Var(
-            self.namer.fresh(info.name), relax.TensorType(fixed, STORAGE[found.elem_type])
-        )
-        self.namer.record(value.expr, info.name)
+        # Not a name that TVM gives to bindings.
+        name = f"input{len(self.values)}"
+        value.expr = relax.Var(name, relax.TensorType(fixed, STORAGE[found.elem_type]))
+        self.sources[name] = info.name
         self.values[info.name] = value
 
     def _node(self, proto: NodeProto) -> None:
@@ -210,7 +210,9 @@ class _Importer:
             # The root of the trouble is reported already.
             return
         outputs = infer(proto, inputs, self.opset)
-        node = Node(proto, name_of(proto), inputs, outputs, attrs, self.opset, self.bb, self.namer)
+        node = Node(
+            proto, name_of(proto), inputs, outputs, attrs, self.opset, self.bb, self.sources
+        )
         try:
             results = self._converted(node)
         except Refused:
@@ -218,9 +220,9 @@ class _Importer:
             results = [v and Value(v.kind, v.shape, _unknown(v)) for v in outputs]
             raise
         finally:
-            for name, value in zip(proto.output, results, strict=True):
-                if name and value is not None:
-                    self.values[name] = value
+            for output, value in zip(proto.output, results, strict=True):
+                if output and value is not None:
+                    self.values[output] = value
 
     def _converted(self, node: Node) -> list[Value | None]:
         folded = simple.fold(node)
@@ -241,7 +243,7 @@ class _Importer:
             raise Refused(f"TVM cannot import it ({reason_of(error)})") from None
         if not isinstance(bound.ty, relax.TupleType):
             return [_typed(bound, node.outputs[0])] + [None] * (len(node.outputs) - 1)
-        parts = [node.emit(relax.TupleGetItem(bound, k), str(k)) for k in range(len(node.outputs))]
+        parts = [node.emit(relax.TupleGetItem(bound, k)) for k in range(len(node.outputs))]
         return [v and _typed(part, v) for part, v in zip(parts, node.outputs, strict=True)]
 
     def _check_output(self, info: ValueInfoProto) -> None:

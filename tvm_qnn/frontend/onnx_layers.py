@@ -85,13 +85,13 @@ def conv(n: Node) -> Any:
         return y
     n.need(bias.shape == w.shape[:1], f"bias of shape {list(bias.shape)} for {w.shape[0]} channels")
     shape = [1, w.shape[0], *([1] * len(kernel))]
-    return relax.op.add(n.emit(y, "conv"), _reshaped(n, bias, shape))
+    return relax.op.add(n.emit(y), _reshaped(n, bias, shape))
 
 
 def _reshaped(n: Node, value: Value, shape: list[int]) -> Any:
     if value.data is not None:
         return relax.const(value.data.reshape(shape), value.dtype)
-    return n.emit(relax.op.reshape(value.use(), shape), "bias")
+    return n.emit(relax.op.reshape(value.use(), shape))
 
 
 def matmul(n: Node) -> Any:
@@ -109,22 +109,22 @@ def gemm(n: Node) -> Any:
     alpha, beta = float(n.attrs.get("alpha", 1.0)), float(n.attrs.get("beta", 1.0))
     left, right = a.use(), b.use()
     if n.attrs.get("transA", 0):
-        left = n.emit(relax.op.permute_dims(left, [1, 0]), "transposed_a")
+        left = n.emit(relax.op.permute_dims(left, [1, 0]))
     if n.attrs.get("transB", 0):
-        right = n.emit(relax.op.permute_dims(right, [1, 0]), "transposed_b")
+        right = n.emit(relax.op.permute_dims(right, [1, 0]))
     y = relax.op.matmul(left, right)
     if alpha != 1.0:
-        y = relax.op.multiply(n.emit(y, "matmul"), relax.const(np.float32(alpha), "float32"))
+        y = relax.op.multiply(n.emit(y), relax.const(np.float32(alpha), "float32"))
     if c is None or beta == 0.0:
         return y
     if c.data is not None:
         offset = relax.const(c.data * np.float32(beta), "float32")
     elif beta != 1.0:
         factor = relax.const(np.float32(beta), "float32")
-        offset = n.emit(relax.op.multiply(c.use(), factor), "beta")
+        offset = n.emit(relax.op.multiply(c.use(), factor))
     else:
         offset = c.use()
-    return relax.op.add(n.emit(y, "scaled" if alpha != 1.0 else "matmul"), offset)
+    return relax.op.add(n.emit(y), offset)
 
 
 def batch_normalization(n: Node) -> Any:
@@ -158,7 +158,7 @@ def batch_normalization(n: Node) -> Any:
     )
     shape = [channels] + [1] * (len(x.shape) - 2)
     scaled = relax.op.multiply(x.use(), relax.const(factor.reshape(shape), "float32"))
-    return relax.op.add(n.emit(scaled, "scaled"), relax.const(offset.reshape(shape), "float32"))
+    return relax.op.add(n.emit(scaled), relax.const(offset.reshape(shape), "float32"))
 
 
 def _pool_window(n: Node) -> tuple[Window, bool]:

@@ -136,9 +136,9 @@ def gather(n: Node) -> Any:
     where = index.use()
     if not index.indices:
         zero, size = relax.const(0, index.dtype), relax.const(length, index.dtype)
-        shifted = n.emit(relax.op.add(where, size), "from_end")
-        negative = n.emit(relax.op.less(where, zero), "negative")
-        where = n.emit(relax.op.where(negative, shifted, where), "index")
+        shifted = n.emit(relax.op.add(where, size))
+        negative = n.emit(relax.op.less(where, zero))
+        where = n.emit(relax.op.where(negative, shifted, where))
     # ONNX leaves indices out of range undefined; clipping keeps every target inside the table.
     return relax.op.take(table.use(), where, axis=axis, mode="clip")
 

@@ -1,9 +1,8 @@
-"""What every importer returns, and what they share: names for bindings and lists of problems."""
+"""What every importer returns, and what they share: checks, and lists of problems."""
 
 from __future__ import annotations
 
-import keyword
-import re
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from io import StringIO
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
+from tvm_qnn._tvm import relax
 from tvm_qnn.errors import UnsupportedError
 
 INPUT_DTYPES = ("float32", "uint8", "int8")
@@ -62,43 +62,6 @@ class Refused(Exception):  # noqa: N818 (not an error that leaves this package)
     """A node cannot be imported; the text is the reason."""
 
 
-class Namer:
-    """Gives every binding an identifier made from the name of its source node."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, str] = {}
-        self._taken: set[str] = set()
-
-    def fresh(self, source: str, part: str = "") -> str:
-        """Return an unused identifier for a binding of node ``source``."""
-        base = re.sub(r"\W+", "_", f"{source}_{part}" if part else source, flags=re.ASCII)
-        base = base.strip("_")[:100] or "node"
-        if base[0].isdigit() or keyword.iskeyword(base):
-            base = f"n_{base}"
-        name, count = base, 1
-        while name in self._taken:
-            name, count = f"{base}_{count}", count + 1
-        self._taken.add(name)
-        return name
-
-    def record(self, var: Any, source: str) -> None:
-        """Note the node that a variable of the module comes from."""
-        self.names[str(var.name)] = source
-
-    def complete(self, function: Any) -> dict[str, str]:
-        """Return the source of every binding; what a node binds on its way counts as its own."""
-        waiting: list[str] = []
-        for block in function.body.blocks:
-            for binding in block.bindings:
-                name = str(binding.var.name)
-                if name not in self.names:
-                    waiting.append(name)
-                    continue
-                self.names.update(dict.fromkeys(waiting, self.names[name]))
-                waiting = []
-        return dict(self.names)
-
-
 @dataclass
 class Problems:
     """Everything that keeps a model from being imported, reported at once."""
@@ -130,6 +93,30 @@ def _unknown_line(operator: str, nodes: list[str]) -> str:
     shown = ", ".join(quoted(n) for n in nodes[:5]) + (", ..." if len(nodes) > 5 else "")
     count = f"{len(nodes)} node{'s' if len(nodes) > 1 else ''}: "
     return f"operator {plain(operator)} is not supported ({count}{shown})"
+
+
+def static_shape(kind: Any) -> tuple[int, ...]:
+    """Return the shape of a Relax tensor type.
+
+    Raises:
+        Refused: It is not a tensor, its shape is not static, or it is empty or too large.
+    """
+    if not isinstance(kind, relax.TensorType):
+        raise Refused(f"is {plain(kind)}, not a tensor")
+    dims = [] if kind.shape is None else list(kind.shape)
+    if kind.shape is None or not all(hasattr(d, "value") for d in dims):
+        raise Refused(f"has the dynamic shape {plain(dims or '?')}; give it a fixed shape")
+    shape = tuple(int(d.value) for d in dims)
+    check_shape(shape)
+    return shape
+
+
+def check_shape(shape: tuple[int, ...]) -> None:
+    """Refuse empty tensors and those with more elements than TVM can number."""
+    if any(d < 1 for d in shape):
+        raise Refused(f"a tensor of shape {plain(list(shape))} is empty")
+    if math.prod(shape) > MAX_ELEMENTS:
+        raise Refused(f"a tensor of shape {plain(list(shape))} has more than 2**31-1 elements")
 
 
 def plain(text: object, limit: int = 160) -> str:
