@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from onnx_evaluate import build, node, whole
 
-from tests.frontend.evaluate import build, node, whole
 from tvm_qnn.errors import ModelError, QnnError, UnsupportedError
 from tvm_qnn.frontend import import_model
 

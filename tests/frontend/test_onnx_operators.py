@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from onnx import TensorProto
+from onnx_evaluate import build, compare, node, ops_of, whole
 
-from tests.frontend.evaluate import build, compare, node, ops_of, whole
 from tvm_qnn.frontend.onnx_fallback import FALLBACK
 from tvm_qnn.frontend.onnx_import import CONVERTERS, FOLDED
 

@@ -6,8 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-
-from tests.frontend.evaluate import (
+from onnx_evaluate import (
     build,
     compare,
     module_outputs,
@@ -16,6 +15,7 @@ from tests.frontend.evaluate import (
     ops_of,
     whole,
 )
+
 from tvm_qnn.frontend import import_model
 from tvm_qnn.ops import attrs_of, is_op
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, defs, helper
-
-from tests.frontend.evaluate import build, node, whole
+from onnx_evaluate import build, node, whole
 
 Rng = np.random.Generator
 I64 = np.int64
