@@ -80,7 +80,9 @@ class ArmBitSerial(TiledFamily):
 
     def plan(self, work: ConvWork, target: Target) -> Plan:
         """See :class:`TiledFamily`."""
-        return arm_tile.output_plan(work, 4, 1)
+        registers = 16 if target.cpu == "cortex-a53" else 20
+        shape = arm_tile.Shape(registers, ops=12, loads=4, per_block=arm_tile.LANES)
+        return arm_tile.output_plan(work, shape)
 
     def packed(self, work: ConvWork, target: Target) -> Packed:
         """See :class:`TiledFamily`."""

@@ -32,6 +32,7 @@ VECTOR_BITS = 128
 OUTPUT_CYCLES = 3
 """To reduce the accumulator of one output and to turn it into a code."""
 
+_MOST_BLOCKS = 5
 _PANEL_BYTES = 16 * 1024
 _UNROLLED_PANEL = 64
 
@@ -51,15 +52,40 @@ class Tile:
     chunk: int
 
 
-def pixels(work: ConvWork) -> int:
-    """Return the output pixels of all images."""
-    return work.batch * work.out_height * work.out_width
+@dataclass(frozen=True)
+class Shape:
+    """What a tile of ``rows`` pixels by ``blocks`` groups of four channels costs a step of K.
+
+    Attributes:
+        registers: vector registers for accumulators.
+        ops: vector instructions of one pixel and one block.
+        loads: loads of one block; a pixel takes one.
+        per_block: accumulators of one pixel and one block.
+    """
+
+    registers: int
+    ops: int
+    loads: int
+    per_block: int = 1
+
+    def cost(self, rows: int, blocks: int) -> float:
+        """Return the cycles of one pixel and one block: two operations or one load a cycle."""
+        loads = (rows + blocks * self.loads) / (rows * blocks)
+        # Among equal tiles the one that loads less leaves more slack.
+        return max(self.ops / 2, loads) + loads / 8
 
 
-def output_plan(work: ConvWork, rows: int, blocks: int) -> Plan:
-    """Return the loops over the result: one row of pixels, filled up to whole tiles."""
-    width = pixels(work)
-    granule = WORD // LANES if work.epilogue.pack else blocks
+def output_plan(work: ConvWork, shape: Shape) -> Plan:
+    """Return the loops over the result: one row of pixels, in the tiles that waste least."""
+    width = work.batch * work.out_height * work.out_width
+    granule = WORD // LANES if work.epilogue.pack else 1
+    columns = ceil_div(work.out_channels, LANES * granule) * granule
+    found: list[tuple[float, int, int]] = []
+    for blocks in (b for b in range(1, _MOST_BLOCKS + 1) if columns % b == 0):
+        for rows in range(1, min(width, shape.registers // (blocks * shape.per_block)) + 1):
+            stored = ceil_div(width, rows) * rows
+            found.append((stored * shape.cost(rows, blocks), rows, blocks))
+    _, rows, blocks = min(found)
     return Plan(
         lanes=LANES,
         rows=rows,
@@ -69,7 +95,7 @@ def output_plan(work: ConvWork, rows: int, blocks: int) -> Plan:
         height=1,
         width=width,
         width_stored=ceil_div(width, rows) * rows,
-        columns=ceil_div(work.out_channels, LANES * granule) * granule,
+        columns=columns,
         weights_outer=False,
     )
 
@@ -88,11 +114,6 @@ def input_plan(work: ConvWork) -> Plan:
         columns=1,
         weights_outer=False,
     )
-
-
-def fit_rows(work: ConvWork, rows: int) -> int:
-    """Return at most ``rows`` pixels a tile, fewer where there are fewer pixels."""
-    return min(rows, pixels(work))
 
 
 def default_tile(plan: Plan, target: Target, pixel_bytes: int) -> Tile:
@@ -116,7 +137,7 @@ def emit_panel(
 ) -> Any:
     """Write block ``panel``: gather windows, [pixels, planes, steps * elements of a vector].
 
-    Elements beyond the window repeat its last element; the weights are 0 there.
+    Elements beyond the window repeat its last ones; the weights are 0 there.
 
     Args:
         source: padded activations [N, H, W, planes, E], or [N, H, W, E] where ``planes`` is None.
@@ -129,6 +150,8 @@ def emit_panel(
     per_vector = VECTOR_BITS // int(dtype.lstrip("uint"))
     elements = int(source.shape[-1])
     window = work.kernel[0] * work.kernel[1] * elements
+    # Neighbours that stay neighbours.
+    granule = math.gcd(elements, per_vector)
     shape = (plan.width_stored, planes or 1, steps * per_vector)
     panel = ir.alloc(shape, dtype)
     with ir.stage("panel", (*shape[:2], steps)) as (p, a, k):
@@ -136,21 +159,15 @@ def emit_panel(
         last = tirx.min(p, plan.width - 1) if plan.width_stored != plan.width else p
         n, h, w = unflatten(plan, work.out_height, work.out_width, 0, 0, last)
 
-        def load(element: Any, lanes: int) -> Any:
+        for first in range(0, per_vector, granule):
+            element = tirx.min(k * per_vector + first, window - granule)
             position = tirx.floordiv(element, elements)
             i, j = tirx.floordiv(position, work.kernel[1]), tirx.floormod(position, work.kernel[1])
             row, column = tap(work, h, w, i, j)
             plane = () if planes is None else (a,)
-            inner = ir.lanes_at(tirx.floormod(element, elements), lanes)
-            return source[(n, row, column, *plane, inner)]
-
-        first = k * per_vector
-        if elements % per_vector == 0 and window == steps * per_vector:
-            ir.store(panel, load(first, per_vector), p, a, ir.lanes_at(first, per_vector))
-        else:
-            for e in range(per_vector):
-                element = tirx.min(first + e, window - 1)
-                ir.store(panel, load(element, 1), p, a, first + e)
+            inner = ir.lanes_at(tirx.floormod(element, elements), granule)
+            at = ir.lanes_at(k * per_vector + first, granule)
+            ir.store(panel, source[(n, row, column, *plane, inner)], p, a, at)
     return panel
 
 
@@ -205,11 +222,18 @@ def split(sch: Any, loop: Any, inner: Sequence[int], largest: int) -> list[Any]:
     return list(sch.split(loop, factors))
 
 
-def schedule_tiles(sch: Any, work: ConvWork, plan: Plan, tile: Tile) -> Nest:
+def schedule_tiles(sch: Any, work: ConvWork, plan: Plan, tile: Tile, reduced: bool = True) -> Nest:
     """Tile ``out`` (or ``result``, when words of 32 channels are packed) and draw the tile's size.
 
+    Args:
+        sch: schedule of a kernel with blocks ``panel``, ``reduce``, maybe ``result``, and ``out``.
+        work: the convolution.
+        plan: its loops.
+        tile: the default tile.
+        reduced: there is a block ``reduce``; it is placed here.
+
     Returns:
-        the loops under which ``reduce`` and its producers are to be computed.
+        the loops under which the blocks before are to be computed.
     """
     out = sch.get_sblock("out")
     n, h, w, c = sch.get_loops(out)
@@ -235,9 +259,11 @@ def schedule_tiles(sch: Any, work: ConvWork, plan: Plan, tile: Tile) -> Nest:
     # Before any reduction is decomposed: afterwards the primitive no longer sees that it is safe.
     sch.parallel(chunk if int(sch.get(chunk).extent) > 1 else outer)
     unroll(sch, [rows, blocks])
+    depth = len(sch.get_loops(lead)) - 2
+    if not reduced:
+        return Nest(chunk, middle, depth)
     reduce = sch.get_sblock("reduce")
     sch.compute_at(reduce, middle, preserve_unit_loops=True)
-    depth = len(sch.get_loops(lead)) - 2
     pixel, block, piece = sch.get_loops(reduce)[depth:]
     sch.reorder(piece, pixel, block)
     init = sch.decompose_reduction(reduce, piece)
