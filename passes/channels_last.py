@@ -17,7 +17,7 @@ import numpy as np
 from tvm_qnn._tvm import relax
 from tvm_qnn.ops import attrs_of, is_op, make, shape_of
 from tvm_qnn.passes.recognize import TO_NCHW, TO_NHWC
-from tvm_qnn.passes.rewrite import Rewriter, constant, rewrite
+from tvm_qnn.passes.rewrite import Rewriter, constant, name_of, rewrite
 
 _UNARY = (
     "relax.nn.relu", "relax.clip", "relax.round", "relax.floor", "relax.ceil", "relax.sigmoid",
@@ -48,7 +48,7 @@ def channels_last(mod: Any) -> Any:
         images = [a for a in call.args if a in held]
         if not images or not is_op(call, *_UNARY, *_BINARY):
             return None
-        turned = _turned(call, held)
+        turned = _turned(rewriter, call, held)
         if turned is None:
             return None
         nhwc = rewriter.emit(turned, name)
@@ -59,9 +59,10 @@ def channels_last(mod: Any) -> Any:
     return _reshape_pixels(rewrite(mod, visit))
 
 
-def _turned(call: Any, held: dict[Any, Any]) -> Any:
+def _turned(rewriter: Rewriter, call: Any, held: dict[Any, Any]) -> Any:
     """Return an elementwise call on the NHWC counterparts of its arguments, or None."""
     args = []
+    image = shape_of(call)
     for position, arg in enumerate(call.args):
         if arg in held:
             args.append(held[arg])
@@ -70,7 +71,10 @@ def _turned(call: Any, held: dict[Any, Any]) -> Any:
         else:
             values = constant(arg)
             if values is None:
-                return None
+                if shape_of(arg) != image:
+                    return None
+                args.append(_permuted(rewriter, arg))
+                continue
             if values.ndim > 1:
                 full = values.reshape((1,) * (4 - values.ndim) + values.shape)
                 values = np.ascontiguousarray(full.transpose(TO_NHWC))
@@ -83,6 +87,17 @@ def _turned(call: Any, held: dict[Any, Any]) -> Any:
             attrs["axis"] = TO_NHWC.index(attrs["axis"] % 4)
         return make(call.op.name, args, **attrs)
     return relax.Call(call.op, args, call.attrs, call.ty_args)
+
+
+def _permuted(rewriter: Rewriter, image: Any) -> Any:
+    """Permute an image that was not held back to NHWC: its codes, if it has codes."""
+    name = name_of(image)
+    call = rewriter.defined_by(image, "qnn.dequantize")
+    if call is None or attrs_of(call)["axis"] is not None:
+        return rewriter.emit(relax.op.permute_dims(image, TO_NHWC), f"{name}_nhwc")
+    codes = rewriter.emit(relax.op.permute_dims(call.args[0], TO_NHWC), f"{name}_codes_nhwc")
+    parts = [codes, *call.args[1:]]
+    return rewriter.emit(make("qnn.dequantize", parts, **attrs_of(call)), f"{name}_nhwc")
 
 
 def _reshape_pixels(mod: Any) -> Any:

@@ -164,7 +164,10 @@ def _requantize(rewriter: Rewriter, call: Any, name: str) -> Any:
         # The rounded value numbers the codes: (x / scale + zero - lo) / step.
         chain = chain.shifted(np.asarray([float(zero_point - codes.lo)]))
         chain = chain.scaled(np.asarray([1.0 / codes.step]))
-        if chain.ends() != (-math.inf, math.inf):
+        if (
+            _clamped_codes(Codes(0, codes.count - 1), 0, chain, attrs["rounding"]).count
+            < codes.count
+        ):
             return None
         zero_point = 0
     else:
@@ -201,8 +204,7 @@ def _clamped_codes(codes: Codes, zero: int, chain: _Chain, rounding: str) -> Cod
     if math.isfinite(bounds[1]):
         high = int(round_to_int(np.asarray([bounds[1]], np.float32), rounding)[0]) + zero
         hi = max(min(high, codes.hi), codes.lo)
-    clamped = Codes(lo, hi) if lo < hi else codes
-    return clamped if clamped.dtype == codes.dtype else codes
+    return Codes(lo, hi) if lo < hi and Codes(lo, hi).dtype == codes.dtype else codes
 
 
 def _residual(rewriter: Rewriter, call: Any, codes: Codes, zero: int, step: float) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tvm_qnn.passes.canonicalize import canonicalize
 from tvm_qnn.passes.channels_last import channels_last
+from tvm_qnn.passes.explain import explain
 from tvm_qnn.passes.fold_epilogues import fold_epilogues
 from tvm_qnn.passes.infer_quantization import infer_quantization
 from tvm_qnn.passes.lower import Lowered, lower
@@ -54,6 +55,7 @@ def to_integers(mod: Any, dump: Dump | None = None) -> IntegerProgram:
         verify_module(mod, name)
         if dump is not None:
             dump(name, mod)
+    explain(mod, refusals)
     return IntegerProgram(mod, tuple(refusals))
 
 

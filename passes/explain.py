@@ -1,0 +1,78 @@
+"""Name every float operator that is left, and say why: nothing stays float silently.
+
+``recognize`` has refused convolutions, products and pooling by then. What remains is arithmetic
+between quantizers, and what only real numbers pass through.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm_qnn.ops import is_op
+from tvm_qnn.passes.rewrite import calls, name_of
+from tvm_qnn.schedules.family import Refusal
+
+_MOVES = frozenset(
+    f"relax.{name}"
+    for name in ("reshape", "permute_dims", "squeeze", "expand_dims", "flatten", "concat")
+)
+_QUANTIZED = ("qnn.dequantize", "qnn.lookup", "qnn.affine", "qnn.codebook_conv2d")
+
+
+def explain(mod: Any, refusals: list[Refusal]) -> None:
+    """Append a refusal for each float operator that has none yet."""
+    known = {refusal.node for refusal in refusals}
+    bound = calls(mod)
+    origin: dict[Any, str] = {}
+    quantized_after = _quantized_after(mod)
+    for block in mod["main"].body.blocks:
+        for binding in block.bindings:
+            origin[binding.var] = _origin(binding.value, origin)
+    variables = {name_of(b.var): b.var for block in mod["main"].body.blocks for b in block.bindings}
+    for name, call in bound:
+        operator = getattr(call.op, "name", "")
+        if not operator.startswith("relax.") or operator in _MOVES or name in known:
+            continue
+        if "float" not in str(getattr(call.ty, "dtype", "")):
+            continue
+        source, later = origin[variables[name]], variables[name] in quantized_after
+        refusals.append(Refusal(name, *_reason(operator.removeprefix("relax."), source, later)))
+
+
+def _reason(operator: str, source: str, quantized_later: bool) -> tuple[str, str]:
+    if source == "input":
+        return (
+            f"{operator} works on the real-valued input",
+            "quantize the input before it, or leave it to the caller",
+        )
+    if not quantized_later:
+        return (
+            f"{operator} makes a real-valued output of the network",
+            "a quantizer behind it would let it be folded",
+        )
+    return (
+        f"{operator} between quantizers is no scaling, clipping or sum of two quantized tensors",
+        "quantize its inputs per tensor and its result",
+    )
+
+
+def _origin(value: Any, origin: dict[Any, str]) -> str:
+    """Tell whether a value comes from the real-valued input alone, or from codes."""
+    if is_op(value, *_QUANTIZED):
+        return "codes"
+    args = getattr(value, "args", [])
+    flat = [f for a in args for f in (a.fields if hasattr(a, "fields") else [a])]
+    return "codes" if any(origin.get(a) == "codes" for a in flat) else "input"
+
+
+def _quantized_after(mod: Any) -> set[Any]:
+    """Return the variables from which a way leads to a quantizer."""
+    found: set[Any] = set()
+    for block in reversed(list(mod["main"].body.blocks)):
+        for binding in reversed(list(block.bindings)):
+            value = binding.value
+            args = getattr(value, "args", [value])
+            flat = [f for a in args for f in (a.fields if hasattr(a, "fields") else [a])]
+            if is_op(value, "qnn.quantize", "qnn.requantize") or binding.var in found:
+                found.update(a for a in flat if hasattr(a, "name_hint") or hasattr(a, "name"))
+    return found

@@ -1,0 +1,84 @@
+"""Whole networks, from the file to the outputs, on this machine and on emulated boards."""
+
+from functools import cache
+
+import numpy as np
+import onnxruntime
+import pytest
+from tests.emulation import run_emulated
+from tests.networks.models import ALL
+
+import tvm_qnn
+from tvm_qnn import targets
+from tvm_qnn.verification import verify
+
+
+@cache
+def case(name):
+    """Return a model, an input, and what ONNX Runtime makes of it without any optimization."""
+    graph = ALL[name]()
+    model, x = graph.model(graph.out), graph.input()
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    return model, x, session.run(None, {"x": x})[0]
+
+
+def run(model, x, target, **options):
+    return next(iter(tvm_qnn.compile(model, target, **options).run({"x": x}).values()))
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("lowering", ["auto", "bitserial", "reference"])
+def test_equals_onnxruntime(name, lowering):
+    model, x, expected = case(name)
+    got = run(model, x, "host", lowering=lowering)
+    assert np.unique(expected).size > 1
+    assert got.shape == expected.shape
+    assert (got == expected).all()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_equals_onnxruntime_on_avx2(name):
+    if not targets.reachable(targets.get("x86-avx2")).startswith("native"):
+        pytest.skip(targets.reachable(targets.get("x86-avx2")))
+    model, x, expected = case(name)
+    assert (run(model, x, "x86-avx2") == expected).all()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_operator_equals_its_definition(name):
+    model, x, expected = case(name)
+    outcome = verify(model, {"x": x})
+    assert outcome.first_wrong is None
+    assert len(outcome.layers) > 3
+    assert (next(iter(outcome.outputs.values())) == expected).all()
+
+
+@pytest.mark.parametrize("name", sorted(set(ALL) - {"binary"}))
+def test_nothing_stays_float(name):
+    inspection = tvm_qnn.inspect(case(name)[0])
+    assert inspection.refusals == ()
+    assert not [row for row in inspection.rows if row.kernel == "float"]
+
+
+def test_float_operators_are_named():
+    inspection = tvm_qnn.inspect(case("binary")[0])
+    assert [(r.node, r.reason.split()[0]) for r in inspection.refusals] == [
+        ("mul2", "multiply"),
+        ("clip5", "clip"),
+    ]
+    assert all(r.remedy for r in inspection.refusals)
+    assert [row.name for row in inspection.rows if row.kernel == "float"] == ["mul2", "clip5"]
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize("target", ["rpi3", "rpi4", "rpi5"])
+@pytest.mark.parametrize("name", ALL)
+def test_equals_onnxruntime_on_emulated_board(name, target, tmp_path):
+    model, x, expected = case(name)
+    bundle = tvm_qnn.compile(model, target, tmp_path / "bundle", bundle=True).path
+    np.savez(tmp_path / "in.npz", x=x)
+    outputs = run_emulated(bundle, targets.get(target).qemu_cpu, tmp_path / "in.npz")
+    (got,) = outputs.values()
+    assert (got == expected).all()
