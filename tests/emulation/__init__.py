@@ -1,5 +1,5 @@
 """Runs bundles for 64-bit ARM boards on this machine, under qemu-user."""
 
-from emulation.harness import EmulationError, available, run_emulated
+from tests.emulation.harness import EmulationError, available, run_emulated
 
 __all__ = ["EmulationError", "available", "run_emulated"]

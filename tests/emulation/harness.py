@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emulation.userland import default_folder, missing
+from tests.emulation.userland import default_folder, missing
 
 _PROGRAM = "qemu-aarch64"
 
