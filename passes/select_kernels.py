@@ -41,10 +41,10 @@ def select_kernels(mod: Any, target: Target, lowering: str = "auto") -> Any:
         family, _ = chosen = wanted[0] if wanted else best
         others = sorted((e for e in possible if e[0] is not family), key=lambda e: e[1])
         why = f"{chosen[1]:.3g} cycles by the cost table"
-        if others:
-            why += f", {others[0][0].name} {others[0][1] / max(chosen[1], 1e-9):.2g}x that"
+        for other, cycles in others:
+            why += f", {other.name} {cycles / max(chosen[1], 1e-9):.3g} times that"
         if wanted:
-            why = f"asked for by --lowering; {why}"
+            why = f"asked for; {why}"
         return make(
             call.op.name, call.args, **{**attrs_of(call), "kernel": family.name, "why": why}
         )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from tvm_qnn._tvm import relax
 from tvm_qnn.frontend import Imported
 from tvm_qnn.ops import attrs_of, codes_of, is_op, shape_of
 from tvm_qnn.ops.workload import ConvWork
+from tvm_qnn.passes.lower import EPILOGUES
 from tvm_qnn.passes.lower_codebook import codebook_work
-from tvm_qnn.passes.rewrite import calls
+from tvm_qnn.passes.rewrite import calls, name_of
 from tvm_qnn.passes.workloads import CONVOLUTIONS, work_of
 from tvm_qnn.schedules.family import Refusal
 from tvm_qnn.spec import packed_bytes
@@ -35,6 +37,7 @@ class Row:
         macs: multiply-accumulates.
         weight_bytes: bytes of the weights in the artifact.
         kernel: name of the kernel, or ``float``.
+        epilogue: what the kernel does to its accumulators before it stores them.
         why: why this kernel.
     """
 
@@ -47,6 +50,7 @@ class Row:
     macs: int
     weight_bytes: int
     kernel: str
+    epilogue: str
     why: str
 
 
@@ -83,13 +87,18 @@ def inspect_module(
     mod: Any, refusals: Sequence[Refusal], imported: Imported, target: Target
 ) -> Inspection:
     """Read the table off a module after ``plan_layout`` (or a float module)."""
-    rows = []
+    rows: list[Row] = []
     weights = 0
+    epilogues = _epilogues(mod)
+    taken = {name for name, _ in epilogues.values()}
     for name, call in calls(mod):
         row, count = _row(source_name(name, imported), call)
-        if row is not None:
-            rows.append(row)
-            weights += count
+        if row is None or name in taken:
+            continue
+        if name in epilogues:
+            row = replace(row, epilogue=_describe(epilogues[name][1]))
+        rows.append(row)
+        weights += count
     named = tuple(Refusal(source_name(r.node, imported), r.reason, r.remedy) for r in refusals)
     return Inspection(imported.name, target.name, tuple(rows), named, 4 * weights)
 
@@ -105,6 +114,28 @@ def source_name(name: str, imported: Imported) -> str:
     return imported.names.get(tried, name)
 
 
+def _epilogues(mod: Any) -> dict[str, tuple[str, Any]]:
+    """Map each convolution to the epilogue that its kernel takes, as ``lower`` does."""
+    readers: dict[str, list[tuple[str, Any]]] = {}
+    for name, call in calls(mod):
+        for arg in call.args:
+            if isinstance(arg, relax.Var):
+                readers.setdefault(name_of(arg), []).append((name, call))
+    return {
+        name: read_by[0]
+        for name, call in calls(mod)
+        if is_op(call, *CONVOLUTIONS)
+        and len(read_by := readers.get(name, [])) == 1
+        and is_op(read_by[0][1], *EPILOGUES)
+    }
+
+
+def _describe(epilogue: Any) -> str:
+    if is_op(epilogue, "qnn.affine"):
+        return "float"
+    return f"{codes_of(attrs_of(epilogue)).bits}-bit {epilogue.op.name[4:]}"
+
+
 def _row(name: str, call: Any) -> tuple[Row | None, int]:
     """Return the row of a call, or None for data movement, and its number of weights."""
     operator = call.op.name if hasattr(call.op, "name") else "call"
@@ -115,7 +146,7 @@ def _row(name: str, call: Any) -> tuple[Row | None, int]:
         count = _weights(work)
         row = Row(
             name, _kind(work), shape, work.w.bits, work.x.bits, 0, work.macs,
-            packed_bytes(count, work.w.bits), work.name(attrs.get("kernel", "")),
+            packed_bytes(count, work.w.bits), work.name(attrs.get("kernel", "")), "",
             attrs.get("why", ""),
         )  # fmt: skip
         return row, count
@@ -127,7 +158,8 @@ def _row(name: str, call: Any) -> tuple[Row | None, int]:
         row = Row(
             name, _kind(work), shape, bits, work.x.bits, values, work.macs // values,
             packed_bytes(count, bits) + 4 * values * shape_of(call.args[2])[0],
-            f"q{_kind(work)}_m{values}a{work.x.bits}", "indicator sums, combined once",
+            f"q{_kind(work)}_m{values}a{work.x.bits}", "",
+            "integer sums for each representation value, combined once",
         )  # fmt: skip
         return row, count
     if operator in _MOVES or operator == "qnn.pack":
@@ -135,11 +167,11 @@ def _row(name: str, call: Any) -> tuple[Row | None, int]:
     if operator.startswith("qnn."):
         attrs = attrs_of(call)
         bits = codes_of(attrs).bits if "lo" in attrs else 32
-        return Row(name, operator[4:], shape, 0, bits, 0, 0, 0, operator, ""), 0
+        return Row(name, operator[4:], shape, 0, bits, 0, 0, 0, operator, "", ""), 0
     macs, count = _float_macs(call)
     row = Row(
         name, operator.removeprefix("relax."), shape, 32 if count else 0, 32, 0, macs, 4 * count,
-        "float", "",
+        "float", "", "",
     )  # fmt: skip
     return row, count
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -49,35 +50,32 @@ def print_inspection(inspection: Inspection, as_json: bool = False) -> None:
         print(json.dumps(asdict(inspection), indent=1))
         return
     console = Console()
-    table = Table(title=f"{inspection.model} on {inspection.target}", title_justify="left")
-    for heading, justify in (
-        ("operator", "left"),
-        ("kind", "left"),
-        ("shape", "left"),
-        ("weights", "right"),
-        ("activations", "right"),
-        ("MACs", "right"),
-        ("bytes", "right"),
-        ("kernel", "left"),
-    ):
-        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    table = Table(
+        title=f"{inspection.model} on {inspection.target}", box=SIMPLE, title_justify="left"
+    )
+    for heading in ("operator", "shape", "W", "A", "MACs", "bytes", "kernel", "epilogue"):
+        numeric = heading in ("W", "A", "MACs", "bytes")
+        table.add_column(
+            heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold"
+        )
     for row in inspection.rows:
         weights, activations = _bits(row)
         table.add_row(
             row.name,
-            row.operator,
             "x".join(map(str, row.shape)),
             weights,
             activations,
             count(row.macs) if row.macs else "",
             f"{row.weight_bytes:,}" if row.weight_bytes else "",
             row.kernel,
+            row.epilogue,
             style="yellow" if row.kernel == "float" else None,
         )
     console.print(table)
+    console.print("W, A: bits of weights and activations. Why these kernels:", style="dim")
     for row in inspection.rows:
         if row.why:
-            console.print(f"  {row.name}: {row.kernel}, {row.why}", style="dim", highlight=False)
+            console.print(f"  {row.name}: {row.why}", style="dim", highlight=False)
     packed, full = inspection.weight_bytes, inspection.float_weight_bytes
     ratio = f", {full / packed:.1f} times smaller than float32" if packed else ""
     console.print(
