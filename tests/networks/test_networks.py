@@ -5,10 +5,10 @@ from functools import cache
 import numpy as np
 import onnxruntime
 import pytest
-from tests.emulation import run_emulated
-from tests.networks.models import ALL
 
 import tvm_qnn
+from tests.emulation import run_emulated
+from tests.networks.models import ALL
 from tvm_qnn import targets
 from tvm_qnn.verification import verify
 

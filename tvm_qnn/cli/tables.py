@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from rich.box import SIMPLE
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -51,12 +51,18 @@ def print_inspection(inspection: Inspection, as_json: bool = False) -> None:
         return
     console = Console()
     table = Table(
-        title=f"{inspection.model} on {inspection.target}", box=SIMPLE, title_justify="left"
+        title=f"{inspection.model} on {inspection.target}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
     )
     for heading in ("operator", "shape", "W", "A", "MACs", "bytes", "kernel", "epilogue"):
-        numeric = heading in ("W", "A", "MACs", "bytes")
         table.add_column(
-            heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold"
+            heading,
+            justify="right" if heading in ("W", "A", "MACs", "bytes") else "left",
+            no_wrap=heading != "operator",
+            overflow="fold",
         )
     for row in inspection.rows:
         weights, activations = _bits(row)
