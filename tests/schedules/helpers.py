@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tvm_qnn import spec
 from tvm_qnn._tvm import tvm
 from tvm_qnn.ops.workload import ConvWork
+from tvm_qnn.schedules import candidates
 from tvm_qnn.schedules.epilogue import output_type
 from tvm_qnn.targets.record import Target
+from tvm_qnn.targets.x86 import AVX2, AVX512_VNNI
 
 
 def random_codes(rng: np.random.Generator, codes: spec.Codes, shape: tuple[int, ...]) -> Any:
@@ -111,3 +116,28 @@ def check(work: ConvWork, family: Any, target: Target, seed: int = 0) -> None:
     params = random_params(work, seed)
     found = run_kernel(work, family, target, x, w, params)
     np.testing.assert_array_equal(found, expected(work, x, w, params))
+
+
+def runs_here(target: Target) -> bool:
+    """Whether this machine has the instructions of an x86 target."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
+    needed = {"avx2"}
+    if "avx512" in target.features:
+        needed |= {"avx512bw", "avx512vl", "avx512_vnni", "avx512_vpopcntdq", "avx512_bitalg"}
+    return platform.machine() == target.arch and needed <= flags
+
+
+HOST_TARGETS = [
+    pytest.param(
+        target,
+        id=target.name,
+        marks=pytest.mark.skipif(not runs_here(target), reason=f"not a {target.name} machine"),
+    )
+    for target in (AVX512_VNNI, AVX2)
+]
+
+
+def families_for(work: ConvWork, target: Target) -> list[Any]:
+    """All families that do the work on the target."""
+    return [family for family, _ in candidates(work, target)[0]]
