@@ -57,7 +57,7 @@ def print_inspection(inspection: Inspection, as_json: bool = False) -> None:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    for heading in ("operator", "shape", "W", "A", "MACs", "bytes", "kernel", "epilogue"):
+    for heading in ("operator", "shape", "W", "A", "MACs", "bytes", "kernel", "out"):
         table.add_column(
             heading,
             justify="right" if heading in ("W", "A", "MACs", "bytes") else "left",
@@ -74,7 +74,7 @@ def print_inspection(inspection: Inspection, as_json: bool = False) -> None:
             count(row.macs) if row.macs else "",
             f"{row.weight_bytes:,}" if row.weight_bytes else "",
             row.kernel,
-            row.epilogue,
+            row.epilogue.partition(" ")[0],
             style="yellow" if row.kernel == "float" else None,
         )
     console.print(table)
