@@ -146,7 +146,7 @@ def _change_attribute(model: onnx.ModelProto, rng: Rng) -> None:
         if rng.random() < 0.3:
             found.ints.append(pick(rng, _INTEGERS))
     elif rng.random() < 0.2:
-        found.type = int(rng.integers(16))
+        found.type = int(rng.integers(15))
     elif rng.random() < 0.2:
         found.f = pick(rng, [0.0, -1.0, float("nan"), float("inf"), 1e38])
     else:

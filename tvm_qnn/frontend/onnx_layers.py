@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from tvm_qnn._tvm import relax
+from tvm_qnn.frontend.batch_norm import affine_constants
 from tvm_qnn.frontend.onnx_graph import Node, Value
-from tvm_qnn.spec import output_size
+from tvm_qnn.frontend.window import ceil_padding
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,11 @@ def gemm(n: Node) -> Any:
     a, b, c = n.input(0), n.input(1), n.optional(2)
     n.need(a.dtype == b.dtype == "float32", f"a product of {a.dtype} and {b.dtype}, not float")
     alpha, beta = float(n.attrs.get("alpha", 1.0)), float(n.attrs.get("beta", 1.0))
+    rows, columns = n.result().shape
+    fits = c is None or all(
+        d in (1, e) for d, e in zip(c.shape[::-1], (columns, rows), strict=False)
+    )
+    n.need(fits and (c is None or len(c.shape) <= 2), f"C of shape {c and list(c.shape)}")
     left, right = a.use(), b.use()
     if n.attrs.get("transA", 0):
         left = n.emit(relax.op.permute_dims(left, [1, 0]))
@@ -128,11 +134,7 @@ def gemm(n: Node) -> Any:
 
 
 def batch_normalization(n: Node) -> Any:
-    """BatchNormalization in inference: ``x * a + b`` with constants [C, 1, ...].
-
-    ``a = scale / sqrt(variance + epsilon)`` and ``b = bias - mean * a`` are computed in float64 and
-    stored in float32.
-    """
+    """BatchNormalization in inference: ``x * a + b`` with constants [C, 1, ...]."""
     n.need(not n.attrs.get("training_mode", 0), "training_mode is set; export for inference")
     n.need(n.attrs.get("spatial", 1), "spatial=0 is not supported")
     n.need(
@@ -141,24 +143,16 @@ def batch_normalization(n: Node) -> Any:
     )
     x = n.input(0)
     names = ("scale", "bias", "mean", "variance")
-    scale, bias, mean, variance = (
-        n.constant(i, name).astype(np.float64) for i, name in enumerate(names, start=1)
-    )
+    parts = [n.constant(i, name) for i, name in enumerate(names, start=1)]
     n.need(len(x.shape) >= 2, f"its input has shape {list(x.shape)}")
     channels = x.shape[1]
-    sizes = [v.shape for v in (scale, bias, mean, variance)]
+    sizes = [v.shape for v in parts]
     n.need(all(s == (channels,) for s in sizes), f"parameters of shapes {sizes}, ({channels},)")
-    with np.errstate(all="ignore"):
-        a = scale / np.sqrt(variance + float(n.attrs.get("epsilon", 1e-5)))
-        b = bias - mean * a
-        factor, offset = a.astype(np.float32), b.astype(np.float32)
-    n.need(
-        np.isfinite(factor).all() and np.isfinite(offset).all(),
-        "its parameters give factors that are not finite (negative variance, NaN or overflow)",
+    factor, offset = affine_constants(
+        *parts, epsilon=float(n.attrs.get("epsilon", 1e-5)), rank=len(x.shape)
     )
-    shape = [channels] + [1] * (len(x.shape) - 2)
-    scaled = relax.op.multiply(x.use(), relax.const(factor.reshape(shape), "float32"))
-    return relax.op.add(n.emit(scaled), relax.const(offset.reshape(shape), "float32"))
+    scaled = relax.op.multiply(x.use(), relax.const(factor, "float32"))
+    return relax.op.add(n.emit(scaled), relax.const(offset, "float32"))
 
 
 def _pool_window(n: Node) -> tuple[Window, bool]:
@@ -167,19 +161,16 @@ def _pool_window(n: Node) -> tuple[Window, bool]:
     n.need(len(x.shape) >= 3, f"its input has shape {list(x.shape)}")
     sizes = x.shape[2:]
     found = window(n, sizes, n.ints("kernel_shape", []))
-    rank, pads = len(sizes), list(found.pads)
-    for i, size in enumerate(sizes):
-        k, s, d = found.kernel[i], found.strides[i], found.dilations[i]
+    rank = len(sizes)
+    for i in range(rank):
         n.need(
-            max(pads[i], pads[rank + i]) < d * (k - 1) + 1,
+            max(found.pads[i], found.pads[rank + i])
+            < found.dilations[i] * (found.kernel[i] - 1) + 1,
             f"pads {found.pads} are not smaller than the kernel {found.kernel}",
         )
-        if n.attrs.get("ceil_mode", 0) and n.attrs.get("auto_pad", "NOTSET") == "NOTSET":
-            out = output_size(size, k, s, pads[i] + pads[rank + i], d)
-            more = out * s + d * (k - 1) + 1 - (size + pads[i] + pads[rank + i])
-            # A further window counts where it begins inside of the data or its leading padding.
-            if 0 < more < s and out * s < size + pads[i]:
-                pads[rank + i] += more
+    pads = found.pads
+    if n.attrs.get("ceil_mode", 0) and n.attrs.get("auto_pad", "NOTSET") == "NOTSET":
+        pads = ceil_padding(sizes, found.kernel, found.strides, pads, found.dilations)
     return Window(found.kernel, found.strides, pads, found.dilations), pads != found.pads
 
 
