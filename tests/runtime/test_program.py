@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ def run_python(code, *args):
         capture_output=True,
         text=True,
         check=False,
+        cwd=Path(args[0]).parent,  # away from the repository, where half of the package lies
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()

@@ -14,12 +14,14 @@ ZEN5 = frozenset(flag_of_feature("x86_64").values()) - {
 }  # fmt: skip
 
 
-def test_importing_the_records_loads_neither_tvm_nor_its_runtime():
+def test_importing_the_records_loads_neither_tvm_nor_its_runtime(tmp_path):
     code = (
         "import sys; from tvm_qnn import targets; targets.get('rpi4'); targets.names();"
         "print(sorted({'tvm', 'tvm_ffi', 'torch', 'onnx'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
     assert done.stdout.strip() == "[]"
 
 
