@@ -32,9 +32,10 @@ def _visit(rewriter: Rewriter, call: Any, name: str) -> Any:
         return _quantization(call)
     if is_op(call, "relax.take"):
         return _codebook(call)
-    if is_op(call, "relax.subtract") and constant(call.args[1]) is not None:
+    if is_op(call, "relax.subtract"):
         values = constant(call.args[1])
-        return relax.op.add(call.args[0], relax.const(-values, str(values.dtype)))
+        if values is not None:
+            return relax.op.add(call.args[0], relax.const(-values, str(values.dtype)))
     if is_op(call, "relax.nn.dropout"):
         return relax.Tuple([call.args[0], relax.op.ones_like(call.args[0])])
     return None

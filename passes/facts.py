@@ -37,8 +37,8 @@ def quantized(rewriter: Rewriter, expr: Any) -> Quantized | None:
         return None
     attrs = attrs_of(call)
     codes, axis = codes_of(attrs), attrs.get("axis")
-    parameters = [constant(a) for a in call.args[1:]]
-    if any(p is None for p in parameters):
+    parameters = [p for p in map(constant, call.args[1:]) if p is not None]
+    if len(parameters) < len(call.args) - 1:
         return None
     if call.op.name == "qnn.lookup":
         table = np.atleast_2d(parameters[0])

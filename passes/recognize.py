@@ -138,7 +138,7 @@ def _conv2d(rewriter: Rewriter, call: Any, name: str) -> Any:
         raise _RefusedError(f"its weights are quantized along axis {w.axis}", "use axis 0")
     ohwi = build.const(codes.transpose(0, 2, 3, 1), w.codes.dtype)
     nhwc = rewriter.emit(relax.op.permute_dims(x.codes, TO_NHWC), f"{name}_nhwc")
-    geometry = {
+    geometry: dict[str, Any] = {
         "strides": [int(v) for v in attrs.strides],
         "padding": tuple(int(v) for v in attrs.padding),
         "dilation": [int(v) for v in attrs.dilation],

@@ -87,7 +87,8 @@ def _channels(attrs: Attrs, args: Sequence[Any], shape: list[int]) -> None:
         size = dims[0] if dims else 1
         _need(len(dims) <= 1, f"a parameter of shape {dims}, scalar or vector is needed")
         if size > 1:
-            _need(axis is not None, f"{size} parameters but no axis")
+            if axis is None:
+                raise TypeError(f"{size} parameters but no axis")
             _need(-len(shape) <= axis < len(shape), f"axis {axis} of a tensor of shape {shape}")
             _need(size == shape[axis], f"{size} parameters for axis {axis} of length {shape[axis]}")
 

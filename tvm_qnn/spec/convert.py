@@ -6,6 +6,8 @@ written here. Rounding is named, never implied.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -19,7 +21,7 @@ ROUNDINGS = {
 }
 
 
-def along(values: ArrayLike, axis: int | None, ndim: int) -> NDArray[np.generic]:
+def along(values: ArrayLike, axis: int | None, ndim: int) -> NDArray[Any]:
     """Shape per-axis parameters of shape [C] (or [1]) so that they broadcast over ``ndim`` axes."""
     a = np.asarray(values)
     if axis is None or a.size == 1:
@@ -59,7 +61,8 @@ def quantize(x: ArrayLike, qtype: QType, rounding: str = "half_even") -> NDArray
         table = np.asarray(qtype.codebook, np.float32)
         rows = [along(table[:, m], qtype.axis, x.ndim) for m in range(qtype.codes.count)]
         distance = np.stack([np.abs(x - row) for row in rows])
-        return distance.argmin(axis=0).astype(qtype.codes.dtype)
+        nearest: NDArray[np.generic] = distance.argmin(axis=0).astype(qtype.codes.dtype)
+        return nearest
     scale = along(np.asarray(qtype.scale, np.float32), qtype.axis, x.ndim)
     zero = along(np.asarray(qtype.zero, np.int64), qtype.axis, x.ndim)
     if qtype.codes.step == 1:
@@ -80,10 +83,12 @@ def dequantize(q: ArrayLike, qtype: QType) -> NDArray[np.float32]:
     if qtype.codebook is not None:
         table = np.asarray(qtype.codebook, np.float32)
         row = along(np.arange(len(table)), qtype.axis, codes.ndim)
-        return table[row, codes]
+        values: NDArray[np.float32] = table[row, codes]
+        return values
     scale = along(np.asarray(qtype.scale, np.float32), qtype.axis, codes.ndim)
     zero = along(np.asarray(qtype.zero, np.int64), qtype.axis, codes.ndim)
-    return (codes - zero).astype(np.float32) * scale
+    result: NDArray[np.float32] = (codes - zero).astype(np.float32) * scale
+    return result
 
 
 def affine(acc: ArrayLike, mul: ArrayLike, add: ArrayLike) -> NDArray[np.float32]:

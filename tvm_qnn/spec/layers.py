@@ -179,7 +179,9 @@ def max_pool2d(
 ) -> NDArray[np.generic]:
     """Maximum of codes [N, H, W, C] over windows; padding counts as ``lowest`` (ONNX MaxPool)."""
     x = np.asarray(x)
-    return windows(x, kernel, strides, padding, dilation, lowest).max(axis=(3, 4))
+    cut = windows(x, kernel, strides, padding, dilation, lowest)
+    largest: NDArray[np.generic] = cut.max(axis=(3, 4))
+    return largest
 
 
 def sum_pool2d(

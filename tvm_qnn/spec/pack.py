@@ -52,7 +52,10 @@ def pack_planes(codes: ArrayLike, kind: Codes, word: int = 32) -> NDArray[np.uns
     index = np.pad(index, [(0, 0)] * (index.ndim - 1) + [(0, fill)])
     bits = (index[..., None, :] >> np.arange(kind.bits)[:, None]) & 1
     bits = bits.reshape(*bits.shape[:-1], -1, word).astype(f"uint{word}")
-    return np.bitwise_or.reduce(bits << np.arange(word, dtype=f"uint{word}"), axis=-1)
+    words: NDArray[np.unsignedinteger] = np.bitwise_or.reduce(
+        bits << np.arange(word, dtype=f"uint{word}"), axis=-1
+    )
+    return words
 
 
 def unpack_planes(planes: ArrayLike, channels: int, kind: Codes) -> NDArray[np.generic]:
