@@ -1,0 +1,172 @@
+"""Write docs/results.md and the figures of the README from the committed result files.
+
+    python -m benchmarks.report
+
+Reads benchmarks/results/network.json, kernels.json and arm.json, and the record of the model zoo.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tvm_qnn import zoo
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN = "<!-- results: written by `python -m benchmarks.report`, do not edit -->"
+END = "<!-- end of results -->"
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a Markdown table."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def load(name: str) -> dict[str, Any]:
+    """Read a result file."""
+    found: dict[str, Any] = json.loads((RESULTS / name).read_text())
+    return found
+
+
+def spread(ratio: dict[str, float]) -> str:
+    """Write a ratio with its 10th and 90th percentile."""
+    return f"{ratio['median']:.3g} ({ratio['p10']:.3g} to {ratio['p90']:.3g})"
+
+
+def networks(facts: dict[str, Any]) -> str:
+    """Write the table of whole networks."""
+    rows = []
+    for row in facts["models"]:
+        entry = zoo.entry(row["model"])
+        rows.append(
+            [
+                f"`{row['model']}`",
+                f"{100 * entry.test_accuracy:.2f} %",
+                f"{row['float_weight_bytes'] / row['weight_bytes']:.1f}",
+                spread(row["onnxruntime"]["ratio"]),
+                spread(row["tvm float"]["ratio"]),
+            ]
+        )
+    headings = [
+        "network",
+        "accuracy, 10,000 test images",
+        "weights smaller than float32",
+        "faster than ONNX Runtime",
+        "faster than plain TVM float",
+    ]
+    return table(headings, rows)
+
+
+def kernels(facts: dict[str, Any]) -> str:
+    """Write the table of kernels."""
+    rows = []
+    for case in facts["cases"]:
+        for name, figures in case.items():
+            if isinstance(figures, dict) and "ratio" in figures:
+                rows.append(
+                    [
+                        case["case"],
+                        name.upper(),
+                        f"`{figures['kernel']}`",
+                        f"{figures['gmacs_per_s']:.0f}",
+                        f"{figures['ratio']:.2f}",
+                    ]
+                )
+    return table(["layer", "bits", "kernel", "GMAC/s", "faster than ONNX Runtime int8"], rows)
+
+
+def arm(facts: dict[str, Any]) -> str:
+    """Write the table of estimated cycles."""
+    rows = [
+        [
+            row["target"],
+            row["case"],
+            f"`{row['kernel']}`",
+            f"{row['macs_per_cycle']:.1f}",
+            f"{row['reference']:.1f}",
+            f"{row['macs_per_cycle'] / row['reference']:.2f}",
+        ]
+        for row in facts["rows"]
+    ]
+    return table(["board", "layer", "kernel", "MAC/cycle", "inner loop limit", "share"], rows)
+
+
+def machine(facts: dict[str, Any]) -> str:
+    """Write what the figures depend on in one line."""
+    return ", ".join(f"{name} {value}" for name, value in facts["machine"].items())
+
+
+def document(network: dict[str, Any], kernel: dict[str, Any], boards: dict[str, Any]) -> str:
+    """Write docs/results.md."""
+    entries = "\n".join(
+        f"* `zoo:{e.name}`: {100 * e.test_accuracy:.2f} % of {e.test_images:,} test images. "
+        f"{e.protocol} Trained by `{e.recipe}`. {e.source}"
+        for e in zoo.entries()
+    )
+    costs = "\n".join(
+        f"* `{row['model']}` for {target}: {cost['seconds']} s, {cost['peak_mib']} MiB at the peak"
+        for row in network["models"]
+        for target, cost in row["compile"].items()
+    )
+    return f"""# Results
+
+Written by `python -m benchmarks.report` from the files in `benchmarks/results/`. Times are ratios
+between programs that ran turn about in one process on one thread; the spread is the 10th to the
+90th percentile of the rounds.
+
+## Whole networks
+
+`python -m benchmarks.network --json benchmarks/results/network.json`
+({machine(network)})
+
+{networks(network)}
+
+Compiling, in a process of its own:
+
+{costs}
+
+`import tvm_qnn.runtime` takes {network["import_runtime_seconds"]} s.
+
+## Trained networks
+
+{entries}
+
+## Kernels on x86
+
+`python -m benchmarks.kernels --json benchmarks/results/kernels.json`
+({machine(kernel)}; target {kernel["target"]})
+
+Untuned. The peer takes 8-bit activations and weights in its fastest layout whatever our bits are,
+since it has no kernels below 8 bits.
+
+{kernels(kernel)}
+
+## Kernels on Raspberry Pi, estimated
+
+`python -m benchmarks.arm`
+
+No board was measured. The figures are executed blocks (qemu-user) times the cycles that llvm-mca
+gives each block, for the whole kernel with padding, packing and epilogue. Results are checked in
+the same run. The limit is the best inner loop alone in the same model.
+
+{arm(boards)}
+"""
+
+
+def main() -> None:
+    """Write both files."""
+    network, kernel, boards = (load(f"{n}.json") for n in ("network", "kernels", "arm"))
+    (ROOT / "docs" / "results.md").write_text(document(network, kernel, boards))
+    readme = (ROOT / "README.md").read_text()
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    text = f"{BEGIN}\n{networks(network)}\n\n{machine(network)}; one thread, untuned.\n{END}"
+    (ROOT / "README.md").write_text(before + text + after)
+
+
+if __name__ == "__main__":
+    main()
