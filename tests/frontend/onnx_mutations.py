@@ -10,6 +10,8 @@ import onnx
 from onnx import TensorProto, defs, helper
 from onnx_evaluate import build, node, whole
 
+from tvm_qnn.frontend.onnx_table import CONVERTERS, FOLDED
+
 Rng = np.random.Generator
 I64 = np.int64
 
@@ -68,7 +70,30 @@ def _codes() -> onnx.ModelProto:
     return build(nodes, {"x": [2, 3]}, ["y", "q"], constants, kinds={"x": TensorProto.UINT8})
 
 
-MODELS = [_convolutions(), _shapes(), _codes()]
+def _qoperators() -> onnx.ModelProto:
+    constants = {
+        "s": np.float32(0.5), "z": np.uint8(3), "w": whole([4, 3, 3, 3]).astype("int8"),
+        "ws": np.array([0.25, 0.5, 1, 2], "float32"), "wz": np.zeros(4, "int8"),
+        "b": np.arange(4, dtype="int32"), "fc": whole([4, 5]).astype("int8"), "fz": np.int8(1),
+        "wi": whole([2, 4, 1, 1]).astype("int8"),
+    }  # fmt: skip
+    own = {"domain": "com.microsoft"}
+    nodes = [
+        node("QLinearConv", "x s z w ws wz s z b", "c", pads=[1, 1, 1, 1]),
+        node("QLinearAdd", "c s z c s z s z", "a", **own),
+        node("QLinearAveragePool", "a s z s z", "p", kernel_shape=[2, 2], **own),
+        node("QLinearGlobalAveragePool", "p s z s z", "g", **own),
+        node("Flatten", "g", "f"), node("QLinearMatMul", "f s z fc s fz s z", "m"),
+        node("QLinearConcat", "s z m s z m s z", "y", axis=1, **own),
+        node("ConvInteger", "c wi z fz", "i"), node("Cast", "i", "v", to=1),
+    ]  # fmt: skip
+    kinds = {"x": TensorProto.UINT8, "y": TensorProto.UINT8}
+    model = build(nodes, {"x": [1, 3, 6, 6]}, ["y", "v"], constants, kinds=kinds, opset=17)
+    model.opset_import.add(domain="com.microsoft", version=1)
+    return model
+
+
+MODELS = [_convolutions(), _shapes(), _codes(), _qoperators()]
 _INTEGERS = (0, 1, -1, 2, 3, 5, -7, 64, 2**31 - 1, 2**31, 2**40, 2**62, -(2**63), 2**63 - 1)
 _OPERATORS = sorted({s.name for s in defs.get_all_schemas() if s.domain in ("", "ai.onnx.ml")})
 _KINDS = sorted(TensorProto.DataType.values())
@@ -130,10 +155,9 @@ def _change_operator(model: onnx.ModelProto, rng: Rng) -> None:
 
 
 def _supported_operator(model: onnx.ModelProto, rng: Rng) -> None:
-    from tvm_qnn.frontend.onnx_fallback import FALLBACK
-    from tvm_qnn.frontend.onnx_import import CONVERTERS, FOLDED
-
-    pick(rng, model.graph.node).op_type = pick(rng, sorted(FALLBACK | CONVERTERS.keys() | FOLDED))
+    chosen = str(pick(rng, sorted(CONVERTERS.keys() | FOLDED)))
+    some = pick(rng, model.graph.node)
+    some.domain, _, some.op_type = chosen.rpartition(".")
 
 
 def _change_attribute(model: onnx.ModelProto, rng: Rng) -> None:

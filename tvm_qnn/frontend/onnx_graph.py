@@ -136,8 +136,9 @@ def name_of(proto: NodeProto) -> str:
 
 
 def operator_of(proto: NodeProto) -> str:
-    """Return the operator of a node, with its domain unless that is ONNX's own."""
-    return f"{proto.domain}.{proto.op_type}" if proto.domain else str(proto.op_type)
+    """Return the operator of a node, with its domain unless that is the one of ONNX."""
+    own = proto.domain in ("", "ai.onnx")
+    return str(proto.op_type) if own else f"{proto.domain}.{proto.op_type}"
 
 
 def attributes(proto: NodeProto) -> dict[str, Any]:
@@ -186,9 +187,11 @@ def infer(proto: NodeProto, inputs: list[Value | None], opset: int) -> list[Valu
         if value is None:
             continue
         types[name] = helper.make_tensor_type_proto(value.kind, value.shape)
-        small = value.data is not None and value.data.size <= _INFERENCE_DATA
-        if small and value.dtype in ("int64", "int32", "float32"):
-            data[name] = numpy_helper.from_array(value.data)
+        known = value.data
+        if known is None or known.size > _INFERENCE_DATA:
+            continue
+        if value.dtype in ("int64", "int32", "float32"):
+            data[name] = numpy_helper.from_array(known)
     opsets = [OperatorSetIdProto(domain="", version=opset)]
     try:
         schema = defs.get_schema(proto.op_type, opset, "")

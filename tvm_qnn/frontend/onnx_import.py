@@ -10,12 +10,10 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from tvm_qnn._tvm import relax
 from tvm_qnn.errors import ModelError
-from tvm_qnn.frontend import onnx_layers as layers
 from tvm_qnn.frontend import onnx_quant as quant
 from tvm_qnn.frontend import onnx_simple as simple
 from tvm_qnn.frontend.names import with_names
 from tvm_qnn.frontend.onnx_check import check_graph, check_model
-from tvm_qnn.frontend.onnx_fallback import FALLBACK, convert_with_tvm
 from tvm_qnn.frontend.onnx_graph import (
     Node,
     Value,
@@ -26,6 +24,8 @@ from tvm_qnn.frontend.onnx_graph import (
     title,
 )
 from tvm_qnn.frontend.onnx_load import STORAGE, array_of, type_name
+from tvm_qnn.frontend.onnx_qoperator import MICROSOFT
+from tvm_qnn.frontend.onnx_table import CONVERTERS, FOLDED
 from tvm_qnn.frontend.record import (
     INPUT_DTYPES,
     Imported,
@@ -40,42 +40,7 @@ from tvm_qnn.frontend.record import (
 )
 from tvm_qnn.ops import shape_of
 
-CONVERTERS: dict[str, Callable[[Node], Any]] = {
-    "Add": simple.binary(relax.op.add),
-    "AveragePool": layers.average_pool,
-    "BatchNormalization": layers.batch_normalization,
-    "Cast": simple.cast,
-    "Clip": simple.clip,
-    "Concat": simple.concat,
-    "Constant": simple.constant,
-    "Conv": layers.conv,
-    "DequantizeLinear": quant.dequantize_linear,
-    "Div": simple.binary(relax.op.divide),
-    "Dropout": simple.identity,
-    "Flatten": simple.reshape,
-    "Gather": quant.gather,
-    "GatherElements": quant.gather_elements,
-    "Gemm": layers.gemm,
-    "GlobalAveragePool": layers.global_average_pool,
-    "Identity": simple.identity,
-    "MatMul": layers.matmul,
-    "MaxPool": layers.max_pool,
-    "Mul": simple.binary(relax.op.multiply),
-    "Pad": simple.pad,
-    "QuantizeLinear": quant.quantize_linear,
-    "Relu": simple.relu,
-    "Reshape": simple.reshape,
-    "Squeeze": simple.reshape,
-    "Sub": simple.binary(relax.op.subtract),
-    "Transpose": simple.transpose,
-    "Unsqueeze": simple.reshape,
-}
-"""Operators with converters of our own; those in FALLBACK use TVM's."""
-
 INPUT_KINDS = (TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT8)
-
-FOLDED = {"Shape", "Size", "Range"}
-"""Operators that are evaluated here, and never reach the module."""
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
@@ -197,9 +162,9 @@ class _Importer:
         self.values[info.name] = value
 
     def _node(self, proto: NodeProto) -> None:
-        known = proto.op_type in CONVERTERS or proto.op_type in FALLBACK | FOLDED
-        if proto.domain not in ("", "ai.onnx") or not known:
-            self.problems.add_unknown(operator_of(proto), name_of(proto))
+        operator = operator_of(proto)
+        if operator not in CONVERTERS and operator not in FOLDED:
+            self.problems.add_unknown(operator, name_of(proto))
             return
         attrs = attributes(proto)
         inputs = [self.values.get(name) if name else None for name in proto.input]
@@ -209,31 +174,35 @@ class _Importer:
         if not all(known_inputs):
             # The root of the trouble is reported already.
             return
-        outputs = infer(proto, inputs, self.opset)
-        node = Node(
-            proto, name_of(proto), inputs, outputs, attrs, self.opset, self.bb, self.sources
-        )
+        # ONNX knows nothing of the operators of ONNX Runtime; their converters find the types.
+        foreign = proto.domain == MICROSOFT
+        outputs: list[Value | None] = [None] * len(proto.output)
+        if not foreign:
+            outputs = infer(proto, inputs, self.opset)
+        name = name_of(proto)
+        node = Node(proto, name, inputs, outputs, attrs, self.opset, self.bb, self.sources)
         try:
-            results = self._converted(node)
+            self._define(proto, self._converted(node))
         except Refused:
-            # The types are known, so that the nodes below can be checked as well.
-            results = [v and Value(v.kind, v.shape, _unknown(v)) for v in outputs]
+            # Where the types are known, the nodes below can be checked as well.
+            self._define(proto, [v and Value(v.kind, v.shape, _unknown(v)) for v in outputs])
             raise
-        finally:
-            for output, value in zip(proto.output, results, strict=True):
-                if output and value is not None:
-                    self.values[output] = value
+
+    def _define(self, proto: NodeProto, results: list[Value | None]) -> None:
+        for output, value in zip(proto.output, results, strict=True):
+            if output and value is not None:
+                self.values[output] = value
 
     def _converted(self, node: Node) -> list[Value | None]:
         folded = simple.fold(node)
         if folded is not None:
             return list(folded)
+        node.need(node.op not in FOLDED, "its result depends on data; only constants are supported")
         try:
-            convert = CONVERTERS.get(node.op, convert_with_tvm)
-            found = convert(node)
+            found = CONVERTERS[operator_of(node.proto)](node)
             if isinstance(found, Value):
                 if isinstance(found.expr, relax.Call):
-                    found.expr = node.emit(found.expr)
+                    found.expr = _typed(node.emit(found.expr), found).expr
                 return [_checked(found, node.outputs[0])] + [None] * (len(node.outputs) - 1)
             bound = node.emit(found)
         except Refused:
@@ -281,7 +250,9 @@ def _typed(expr: Any, expected: Value | None) -> Value:
 
 
 def _checked(value: Value, expected: Value | None) -> Value:
-    assert expected is not None
+    """Return a value whose type must be the one that ONNX infers, if it infers one."""
+    if expected is None:
+        return value
     if value.shape != expected.shape or value.kind != expected.kind:
         raise Refused(
             f"gives {type_name(value.kind)} {list(value.shape)} where ONNX expects "

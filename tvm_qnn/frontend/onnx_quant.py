@@ -28,54 +28,55 @@ class Parameters:
     zero_kind: int
 
 
-def parameters(proto: NodeProto, inputs: list[Value | None], attrs: dict[str, Any]) -> Parameters:
-    """Check the scale and the zero point of a quantizer, which must be constants.
+def parameters(
+    proto: NodeProto, inputs: list[Value | None], attrs: dict[str, Any], at: int = 1
+) -> Parameters:
+    """Check a scale (input ``at``) and the zero point after it, which must be constants.
 
     This needs no shapes, so that it also works below nodes that cannot be imported.
     """
     if attrs.get("block_size", 0):
         raise Refused("blocked quantization (block_size) is not supported; use per-axis scales")
-    names = list(proto.input)
-    scale = inputs[1] if len(inputs) > 1 else None
-    zero = inputs[2] if len(inputs) > 2 else None
+    names = [*proto.input, "", ""]
+    scale = inputs[at] if len(inputs) > at else None
+    zero = inputs[at + 1] if len(inputs) > at + 1 else None
     if scale is None or scale.data is None:
         raise Refused(
-            f"scale {quoted(names[1] if len(names) > 1 else '')} is not a constant; quantize "
-            "statically, with scales stored in the model"
+            f"scale {quoted(names[at])} is not a constant; quantize statically, with scales "
+            "stored in the model"
         )
     if scale.kind != TensorProto.FLOAT:
-        raise Refused(f"scale {quoted(names[1])} is {type_name(scale.kind)}, float is needed")
+        raise Refused(f"scale {quoted(names[at])} is {type_name(scale.kind)}, float is needed")
     if scale.data.ndim > 1:
         raise Refused(
-            f"scale {quoted(names[1])} has shape {list(scale.shape)} (blocked quantization); only "
+            f"scale {quoted(names[at])} has shape {list(scale.shape)} (blocked quantization); only "
             "one scale, or one per index of an axis, is supported"
         )
-    values = scale.data.reshape(-1)
+    values = scale.data.reshape(-1).astype(np.float32)
     bad = values[~(np.isfinite(values) & (values > 0))]
     if bad.size or not values.size:
         found = f"{bad[0]}" if bad.size else "nothing"
-        raise Refused(f"scale {quoted(names[1])} must be positive and finite, found {found}")
-    if len(names) < 3 or not names[2]:
+        raise Refused(f"scale {quoted(names[at])} must be positive and finite, found {found}")
+    if not names[at + 1]:
         return Parameters(values, None, 0)
     if zero is None or zero.data is None:
-        raise Refused(f"zero point {quoted(names[2])} is not a constant")
+        raise Refused(f"zero point {quoted(names[at + 1])} is not a constant")
     if zero.kind not in CODES:
-        raise Refused(f"zero point {quoted(names[2])} is {type_name(zero.kind)}")
+        raise Refused(f"zero point {quoted(names[at + 1])} is {type_name(zero.kind)}")
     zeros = zero.data.reshape(-1).astype(np.int64)
     if zero.data.ndim > 1 or zeros.size != values.size:
         raise Refused(
-            f"zero point {quoted(names[2])} has shape {list(zero.shape)}, scale {quoted(names[1])} "
-            f"has shape {list(scale.shape)}; they must be alike"
+            f"zero point {quoted(names[at + 1])} has shape {list(zero.shape)}, scale "
+            f"{quoted(names[at])} has shape {list(scale.shape)}; they must be alike"
         )
     return Parameters(values, zeros, zero.kind)
 
 
-def _qtype(n: Node, found: Parameters, kind: int, shape: tuple[int, ...]) -> QType:
+def qtype_of(n: Node, found: Parameters, kind: int, shape: tuple[int, ...], given: int) -> QType:
+    """Return the type of codes of element type ``kind``; ``given`` is the axis of many scales."""
     axis = None
     if found.scale.size > 1:
-        given = int(n.attrs.get("axis", 1))
         axis = given + len(shape) if given < 0 else given
-        n.need(n.opset >= 13, "per-axis quantization needs opset 13")
         n.need(0 <= axis < len(shape), f"axis {given} of a tensor of shape {list(shape)}")
         n.need(
             shape[axis] == found.scale.size,
@@ -85,6 +86,10 @@ def _qtype(n: Node, found: Parameters, kind: int, shape: tuple[int, ...]) -> QTy
     if len(set(zero)) == 1:
         zero = zero[:1]
     return QType(CODES[kind], tuple(float(s) for s in found.scale), zero, axis)
+
+
+def _axis(n: Node) -> int:
+    return int(n.attrs.get("axis", 1))
 
 
 def quantize_linear(n: Node) -> Any:
@@ -98,7 +103,7 @@ def quantize_linear(n: Node) -> Any:
         f"zero point is {type_name(found.zero_kind)}, the result {type_name(out.kind)}",
     )
     n.need(out.kind in CODES, f"codes of {type_name(out.kind)} are not supported")
-    return build.quantize(x.use(), _qtype(n, found, out.kind, x.shape))
+    return build.quantize(x.use(), qtype_of(n, found, out.kind, x.shape, _axis(n)))
 
 
 def dequantize_linear(n: Node) -> Any:
@@ -110,7 +115,7 @@ def dequantize_linear(n: Node) -> Any:
         found.zero is None or found.zero_kind == x.kind,
         f"zero point is {type_name(found.zero_kind)}, the codes {type_name(x.kind)}",
     )
-    qtype = _qtype(n, found, x.kind, x.shape)
+    qtype = qtype_of(n, found, x.kind, x.shape, _axis(n))
     if x.kind == TensorProto.INT32:
         n.need(set(qtype.zero) == {0}, "a zero point other than 0 for int32 codes")
         if x.data is not None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tvm_qnn._tvm import relax
 from tvm_qnn.frontend.batch_norm import affine_constants
+from tvm_qnn.frontend.record import Refused
 from tvm_qnn.frontend.torch_graph import Node, Value
 from tvm_qnn.frontend.window import ceil_padding
 
@@ -137,7 +138,8 @@ def batch_norm(n: Node) -> Any:
     for name, default in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
         given = n[name] is not None
         data = n.value(name).data if given else np.full(x.shape[1], default, np.float32)
-        n.need(data is not None, f"{name} is not a constant")
+        if data is None:
+            raise Refused(f"{name} is not a constant")
         parts.append(data)
     factor, offset = affine_constants(*parts, epsilon=float(n["eps"]), rank=len(x.shape))
     scaled = n.emit(relax.op.multiply(x.use(), relax.const(factor, "float32")))
