@@ -17,6 +17,7 @@ from tvm_qnn.errors import TargetError
 from tvm_qnn.evaluate import evaluate
 from tvm_qnn.frontend import Imported
 from tvm_qnn.inspection import source_name
+from tvm_qnn.ops import is_op
 from tvm_qnn.passes.pipeline import choose_kernels, to_integers, to_kernels
 from tvm_qnn.passes.rewrite import name_of
 from tvm_qnn.targets import Target
@@ -139,7 +140,9 @@ def _exposed(mod: Any) -> tuple[Any, list[str]]:
         binding.var
         for block in main.body.blocks
         for binding in block.bindings
-        if isinstance(binding.value, relax.Call) and isinstance(binding.var.ty, relax.TensorType)
+        if isinstance(binding.value, relax.Call)
+        and isinstance(binding.var.ty, relax.TensorType)
+        and not is_op(binding.value, "relax.reshape", "relax.permute_dims")
     ]
     new: dict[Any, Any] = {}
     builder = relax.BlockBuilder(mod)

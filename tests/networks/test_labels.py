@@ -8,7 +8,8 @@ import onnx
 import pytest
 
 import tvm_qnn
-from tvm_qnn import zoo
+from tests.emulation import run_emulated
+from tvm_qnn import targets, zoo
 
 torch = pytest.importorskip("torch", reason="needs tvm-qnn[torch]")
 functional = torch.nn.functional
@@ -62,6 +63,16 @@ class TorchModel:
     def Gemm(self, attrs, x, w):  # noqa: N802
         assert attrs["transB"] == 1
         return x @ w.T
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize("target", ["rpi3", "rpi4", "rpi5"])
+def test_emulated_board_gives_the_same_scores(target, tmp_path):
+    bundle = tvm_qnn.compile(MODEL, target, tmp_path / "bundle", bundle=True).path
+    for image in zoo.samples(MODEL)["image"][:2]:
+        np.savez(tmp_path / "in.npz", image=image[None])
+        (got,) = run_emulated(bundle, targets.get(target).qemu_cpu, tmp_path / "in.npz").values()
+        assert (got == program().run({"image": image[None]})["logits"]).all()
 
 
 @cache
