@@ -80,6 +80,12 @@ def compile_object(functions: dict[str, Any], target: Target, path: Path) -> Pat
     return path
 
 
+def assembly(func: Any, target: Target) -> str:
+    """Return the assembly of one PrimFunc."""
+    module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
+    return str(tvm.compile(module, target.tvm()).mod.inspect_source("asm"))
+
+
 def link(objects: Sequence[Path], functions: Sequence[str], program: Path) -> Path:
     """Link object files and the driver into a static program that can call ``functions``."""
     command = linker()
