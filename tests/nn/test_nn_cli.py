@@ -60,7 +60,9 @@ def test_train_resume_export_publish(few_images, tmp_path):
     records = json.loads((zoo / "zoo.json").read_text())
     assert set(records) == {"other", "maqd-fashion"}
     record = records["maqd-fashion"]
-    assert record["recipe"].endswith("--epochs 1 --seed 4 --threads 1")
+    assert record["recipe"].endswith(
+        "--epochs 1 --seed 4 --weight-states 3 --activation-states 4 --threads 1"
+    )
     assert record["size_bytes"] == (zoo / record["file"]).stat().st_size
     with np.load(zoo / record["samples_file"]) as stored:
         assert stored["image"].tolist() == few_images.test_images[:, None].tolist()

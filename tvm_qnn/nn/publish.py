@@ -91,7 +91,8 @@ def publish(run: Path, data: Images, zoo: Path, samples: int = SAMPLES) -> tuple
         "source": SOURCE,
         "recipe": (
             f"tvm-qnn train maqd --data DIR --out DIR --epochs {recipe.epochs} "
-            f"--seed {recipe.seed} --threads 1"
+            f"--seed {recipe.seed} --weight-states {net.cfg.weight_states} "
+            f"--activation-states {net.cfg.activation_states} --threads 1"
         ),
         "protocol": (
             f"Network after epoch {len(rows)} of {recipe.epochs}; no epoch is chosen by its "
