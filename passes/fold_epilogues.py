@@ -47,9 +47,17 @@ class _Chain:
 
     def scaled(self, factor: NDArray[np.float64]) -> _Chain:
         """Multiply by per-channel factors."""
-        ends = np.stack(np.broadcast_arrays(self.low * factor, self.high * factor))
+        # What a factor of 0 makes is 0, wherever the bounds were; so they may stay, around it.
+        none = factor == 0
+        some = np.where(none, 1.0, factor)
+        ends = np.stack(np.broadcast_arrays(self.low * some, self.high * some))
+        low, high = ends.min(axis=0), ends.max(axis=0)
         return _Chain(
-            self.source, self.mul * factor, self.add * factor, ends.min(axis=0), ends.max(axis=0)
+            self.source,
+            self.mul * factor,
+            self.add * factor,
+            np.where(none, np.minimum(low, 0.0), low),
+            np.where(none, np.maximum(high, 0.0), high),
         )
 
     def shifted(self, offset: NDArray[np.float64]) -> _Chain:
@@ -164,35 +172,48 @@ def _requantize(rewriter: Rewriter, call: Any, name: str) -> Any:
         # The rounded value numbers the codes: (x / scale + zero - lo) / step.
         chain = chain.shifted(np.asarray([float(zero_point - codes.lo)]))
         chain = chain.scaled(np.asarray([1.0 / codes.step]))
-        if (
-            _clamped_codes(Codes(0, codes.count - 1), 0, chain, attrs["rounding"]).count
-            < codes.count
-        ):
+        numbers = Codes(0, codes.count - 1)
+        if _clamped_codes(numbers, 0, chain, attrs["rounding"]) != numbers:
             return None
-        zero_point = 0
+        zero_point, reached = 0, codes
     else:
-        codes = _clamped_codes(codes, zero_point, chain, attrs["rounding"])
-    mul, add = chain.mul.astype(np.float32), chain.add.astype(np.float32)
-    if not (np.isfinite(mul).all() and np.isfinite(add).all()):
+        reached = _clamped_codes(codes, zero_point, chain, attrs["rounding"])
+        if reached is None:
+            return None
+    result = _epilogue(rewriter, chain, reached, zero_point, attrs["rounding"])
+    if result is None:
         return None
-    acc_range = accumulator_range(rewriter, chain.source)
-    if codes.count <= MOST_THRESHOLD_CODES and acc_range is not None:
-        channels = shape_of(chain.source)[-1]
-        levels, falling = thresholds_of(
-            np.broadcast_to(mul, channels), np.broadcast_to(add, channels), codes, acc_range,
-            zero_point, attrs["rounding"],
-        )  # fmt: skip
-        result = build.threshold(chain.source, levels, falling, codes)
-    else:
-        rounding = attrs["rounding"]
-        result = build.requantize(chain.source, mul, add, codes, zero_point, rounding)
+    if reached.dtype != codes.dtype:
+        # Whoever reads these codes wants them as the quantizer stores them.
+        result = relax.op.astype(rewriter.emit(result, f"{name}_narrow"), codes.dtype)
     if shape_of(chain.source) == shape_of(call):
         return result
     return relax.op.reshape(rewriter.emit(result, f"{name}_codes"), shape_of(call))
 
 
-def _clamped_codes(codes: Codes, zero: int, chain: _Chain, rounding: str) -> Codes:
-    """Let the bounds of a chain in steps become bounds of the codes: rounding is monotone."""
+def _epilogue(
+    rewriter: Rewriter, chain: _Chain, codes: Codes, zero: int, rounding: str
+) -> Any | None:
+    """Return the threshold or requantize call of a chain in steps, or None beyond float32."""
+    mul, add = chain.mul.astype(np.float32), chain.add.astype(np.float32)
+    if not (np.isfinite(mul).all() and np.isfinite(add).all()):
+        return None
+    acc_range = accumulator_range(rewriter, chain.source)
+    if codes.count > MOST_THRESHOLD_CODES or acc_range is None:
+        return build.requantize(chain.source, mul, add, codes, zero, rounding)
+    channels = shape_of(chain.source)[-1]
+    levels, falling = thresholds_of(
+        np.broadcast_to(mul, channels), np.broadcast_to(add, channels), codes, acc_range, zero,
+        rounding,
+    )  # fmt: skip
+    return build.threshold(chain.source, levels, falling, codes)
+
+
+def _clamped_codes(codes: Codes, zero: int, chain: _Chain, rounding: str) -> Codes | None:
+    """Let the bounds of a chain in steps become bounds of the codes: rounding is monotone.
+
+    None if the bounds leave a single code, which no kernel stores.
+    """
     from tvm_qnn.spec.convert import round_to_int
 
     bounds = chain.ends()
@@ -204,7 +225,7 @@ def _clamped_codes(codes: Codes, zero: int, chain: _Chain, rounding: str) -> Cod
     if math.isfinite(bounds[1]):
         high = int(round_to_int(np.asarray([bounds[1]], np.float32), rounding)[0]) + zero
         hi = max(min(high, codes.hi), codes.lo)
-    return Codes(lo, hi) if lo < hi and Codes(lo, hi).dtype == codes.dtype else codes
+    return Codes(lo, hi) if lo < hi else None
 
 
 def _residual(rewriter: Rewriter, call: Any, codes: Codes, zero: int, step: float) -> Any:
