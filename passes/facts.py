@@ -56,11 +56,12 @@ def range_of(qtype: QType) -> tuple[float, float]:
     if qtype.codebook is not None:
         table = np.asarray(qtype.codebook)
         return float(table.min()), float(table.max())
-    scale, zero = np.asarray(qtype.scale), np.asarray(qtype.zero, np.float64)
-    return (
-        float(((qtype.codes.lo - zero) * scale).min()),
-        float(((qtype.codes.hi - zero) * scale).max()),
-    )
+    scale, zero = np.asarray(qtype.scale, np.float32), np.asarray(qtype.zero, np.int64)
+    with np.errstate(over="ignore"):
+        low, high = (
+            (end - zero).astype(np.float32) * scale for end in (qtype.codes.lo, qtype.codes.hi)
+        )
+    return float(low.min()), float(high.max())
 
 
 def narrowed(codes: NDArray[Any], kind: Codes) -> Codes:
@@ -87,6 +88,8 @@ def grid_of(values: NDArray[np.float32]) -> QType | None:
     Returns:
         The type, or None if the values are on no grid.
     """
+    if not np.isfinite(values).all():
+        return None
     whole = _unit(values)
     if whole is not None:
         return QType(Codes(-127, 127), (whole,))

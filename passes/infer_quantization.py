@@ -51,6 +51,8 @@ _MOVES = (
 )
 # More states than this are no codes: a rounded value with a huge interval stays float.
 _MOST_CODES = 1 << 16
+# Scales stay where float32 has all its digits.
+_SMALLEST, _LARGEST = (float(v) for v in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
 
 
 def infer_quantization(mod: Any) -> Any:
@@ -136,7 +138,8 @@ class _Inference:
         for end in self.interval(rewriter, call.args[0]):
             for s, z in np.broadcast(scale.reshape(-1), zero.reshape(-1)):
                 qtype = QType(codes, (float(s),), (int(z),))
-                ends.append(int(qtype.quantize(np.float32(end))) if math.isfinite(end) else None)
+                code = quantize(np.float32(end), qtype, attrs["rounding"])
+                ends.append(int(code) if math.isfinite(end) else None)
         half = len(ends) // 2
         lows = [codes.lo if e is None else e for e in ends[:half]]
         highs = [codes.hi if e is None else e for e in ends[half:]]
@@ -155,7 +158,7 @@ class _Inference:
 
     def _rounding(self, rewriter: Rewriter, call: Any, name: str) -> Any:
         low, high = self.interval(rewriter, call.args[0])
-        if not (math.isfinite(low) and math.isfinite(high)):
+        if max(abs(low), abs(high)) > _MOST_CODES:
             return None
         rounding = _ROUNDINGS[call.op.name]
         exact = QType(Codes(-_MOST_CODES, _MOST_CODES))
@@ -206,6 +209,8 @@ def _arithmetic(rewriter: Rewriter, call: Any, name: str) -> Any:
     if not (math.isfinite(factor) and factor > 0):
         return None
     scale = tuple(s * factor for s in proof.qtype.scale)
+    if not all(_SMALLEST <= s <= _LARGEST for s in scale):
+        return None
     moved = proof.with_type(scale=scale)
     return build.dequantize(moved.codes, moved.qtype)
 
@@ -217,13 +222,15 @@ def _offset(rewriter: Rewriter, proof: Quantized, number: float, name: str) -> A
     steps = number / proof.qtype.scale[0]
     if abs(steps) > _MOST_CODES:
         return None
-    if abs(steps - round(steps)) <= 1e-6 * max(1.0, abs(steps)):
+    if _whole(steps):
         moved = proof.with_type(zero=tuple(z - round(steps) for z in proof.qtype.zero))
         return build.dequantize(moved.codes, moved.qtype)
-    halves = 2 * steps
-    if abs(halves - round(halves)) > 1e-6 * max(1.0, abs(halves)):
-        return None
-    return _doubled(rewriter, proof, round(halves), name)
+    return _doubled(rewriter, proof, round(2 * steps), name) if _whole(2 * steps) else None
+
+
+def _whole(steps: float) -> bool:
+    """Tell whether a quotient of float32 values means a whole number; a tiny one is not 0."""
+    return abs(steps - round(steps)) <= 1e-6 * abs(steps)
 
 
 def _doubled(rewriter: Rewriter, proof: Quantized, halves: int, name: str) -> Any:
@@ -238,12 +245,16 @@ def _doubled(rewriter: Rewriter, proof: Quantized, halves: int, name: str) -> An
     scale, zero = (constant(a) for a in producer.args[1:])
     if scale is None or zero is None or scale.size != 1 or zero.size != 1:
         return None
+    rounding = attrs_of(producer)["rounding"]
+    # The zero point and the first code, added after rounding here, are added before it there.
+    added = int(zero.reshape(-1)[0]) - old.codes.lo
+    if added and (rounding == "truncate" or (rounding == "half_even" and added % 2)):
+        return None
     shift = halves - 2 * old.zero[0]
     codes = Codes(2 * old.codes.lo + shift, 2 * old.codes.hi + shift, 2)
     # index = round(x / scale + zero) - lo, as (2 x / scale + (zero' - lo')) / 2.
-    source_zero = codes.lo + 2 * (int(zero.reshape(-1)[0]) - old.codes.lo)
+    source_zero = codes.lo + 2 * added
     source = QType(codes, (float(scale.reshape(-1)[0]) / 2,), (source_zero,))
-    rounding = attrs_of(producer)["rounding"]
     made = rewriter.emit(build.quantize(producer.args[0], source, rounding), f"{name}_codes")
     return build.dequantize(made, QType(codes, (old.scale[0] / 2,)))
 
@@ -258,6 +269,8 @@ def _move(rewriter: Rewriter, call: Any, name: str) -> Any:
 
 
 def _concat(rewriter: Rewriter, call: Any, name: str) -> Any:
+    if not isinstance(call.args[0], relax.Tuple):
+        return None
     parts = [quantized(rewriter, part) for part in call.args[0].fields]
     found = [p for p in parts if p is not None]
     if len(found) != len(parts) or len({p.qtype for p in found}) != 1 or found[0].qtype.per_axis:
@@ -285,10 +298,9 @@ def _clip_codes(rewriter: Rewriter, call: Any, name: str) -> Any:
         if math.isinf(bound):
             ends.append(end)
             continue
-        code = bound / scale + zero
-        if abs(code - round(code)) > 1e-6 * max(1.0, abs(code)):
+        if not _whole(bound / scale):
             return None
-        ends.append(min(max(round(code), kind.lo), kind.hi))
+        ends.append(min(max(round(bound / scale) + zero, kind.lo), kind.hi))
     if tuple(ends) == (kind.lo, kind.hi):
         return build.dequantize(proof.codes, proof.qtype)
     if ends[0] >= ends[1] or Codes(*ends).dtype != kind.dtype:
@@ -298,15 +310,19 @@ def _clip_codes(rewriter: Rewriter, call: Any, name: str) -> Any:
 
 
 def _combine(name: str, a: Interval, b: Interval) -> Interval:
-    if name == "relax.add":
-        return a[0] + b[0], a[1] + b[1]
+    """Return the interval of an operation, with its ends rounded as float32 rounds its results."""
     if name == "relax.maximum":
         return max(a[0], b[0]), max(a[1], b[1])
     if name == "relax.minimum":
         return min(a[0], b[0]), min(a[1], b[1])
-    if name == "relax.divide":
-        if b[0] <= 0.0 <= b[1] or b == ANY:
+    left, right = np.asarray(a, np.float32), np.asarray(b, np.float32)
+    with np.errstate(all="ignore"):
+        if name == "relax.add":
+            ends = left + right
+        elif name == "relax.multiply":
+            ends = np.multiply.outer(left, right)
+        elif b[0] <= 0.0 <= b[1]:
             return ANY
-        b = (1.0 / b[1], 1.0 / b[0])
-    ends = [x * y for x in a for y in b]
-    return ANY if any(math.isnan(e) for e in ends) else (min(ends), max(ends))
+        else:
+            ends = np.divide.outer(left, right)
+    return ANY if np.isnan(ends).any() else (float(ends.min()), float(ends.max()))
