@@ -149,17 +149,21 @@ _DEFINITIONS: dict[str, Callable[..., Any]] = {
 
 def _plain_tvm(call: Any, args: list[Any]) -> Any:
     """Compute a float operator by a module of its own, compiled by TVM for this machine."""
-    arrays = [a for a in args if isinstance(a, np.ndarray)]
     builder = relax.BlockBuilder()
     params: list[Any] = []
-    operands: list[Any] = []
-    for given in args:
+    arrays: list[Array] = []
+
+    def operand(expr: Any, given: Any) -> Any:
         if isinstance(given, np.ndarray):
             kind = relax.TensorType(given.shape, str(given.dtype))
             params.append(relax.Var(f"x{len(params)}", kind))
-            operands.append(params[-1])
-        else:
-            operands.append(given)
+            arrays.append(given)
+            return params[-1]
+        if isinstance(given, list) and any(isinstance(g, np.ndarray) for g in given):
+            return relax.Tuple([operand(None, g) for g in given])
+        return expr
+
+    operands = [operand(e, g) for e, g in zip(call.args, args, strict=True)]
     with builder.function("main", params):
         builder.emit_func_output(
             builder.emit(relax.Call(call.op, operands, call.attrs, call.ty_args))
