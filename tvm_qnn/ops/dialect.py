@@ -203,7 +203,7 @@ def _infer_dense(call: Any, a: Attrs) -> Any:
 
 def _infer_affine(call: Any, a: Attrs) -> Any:
     acc, mul, add = call.args
-    _need_dtype(acc, "int32", "uint8", "int8", "float32")
+    _need_dtype(acc, "int32", "uint8", "int8", "uint16", "int16", "float32")
     _need_dtype(mul, "float32", "float64")
     _need_dtype(add, "float32", "float64")
     shape = shape_of(acc)
