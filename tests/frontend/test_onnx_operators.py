@@ -153,6 +153,10 @@ SHAPES = {
         [node("Slice", "x s e a t", "y")],
         {"s": np.array([1]), "e": np.array([2**62]), "a": np.array([-1]), "t": np.array([2])},
     ),
+    "slice_from_the_end": (
+        [node("Slice", "x s e a", "y")],
+        {"s": np.array([-3, 0]), "e": np.array([-1, 1]), "a": np.array([2, 0])},
+    ),
     "split": ([node("Split", "x n", "y z", axis=2)], {"n": np.array([1, 3], I64)}),
     "shape_arithmetic": (
         [
@@ -211,7 +215,7 @@ def test_gather_by_negative_indices() -> None:
 # Functions of one float argument may differ by the last bits of their approximations.
 EXACT = {"Abs", "Ceil", "Floor", "Neg", "Round", "Sign", "Sqrt", "Relu", "LeakyRelu", "PRelu",
          "Max", "Min", "Sum", "GlobalMaxPool", "ReduceMax", "ReduceMin", "ReduceSum",
-         "Slice", "Split"}  # fmt: skip
+         "Split"}  # fmt: skip
 FALLBACK_CASES = {
     **{op: ("x", {}, {}) for op in ("Abs", "Ceil", "Erf", "Exp", "Floor", "GlobalMaxPool",
                                     "HardSigmoid", "HardSwish", "Neg", "Round", "Sigmoid", "Sign",
@@ -230,7 +234,6 @@ FALLBACK_CASES = {
     "ReduceMean": ("x a", {}, {"a": np.array([2, 3])}),
     "ReduceMin": ("x", {}, {}),
     "ReduceSum": ("x a", {"keepdims": 1}, {"a": np.array([1])}),
-    "Slice": ("x s e a", {}, {"s": np.array([-3]), "e": np.array([-1]), "a": np.array([3])}),
     "Softmax": ("x", {"axis": -1}, {}),
     "Split": ("x n", {"axis": 3}, {"n": np.array([2, 3])}),
     "Sqrt": ("p", {}, {}),
@@ -254,6 +257,35 @@ def test_operators_converted_by_tvm(case: str) -> None:
     )  # fmt: skip
     imported = compare(model, feeds, tolerance=0.0 if op in EXACT else 2e-6)
     assert set(imported.names.values()) <= {case, "x", "p"}
+
+
+OLD = {
+    "Softmax": ({"axis": 2}, 11),
+    "LogSoftmax": ({}, 11),
+    "ReduceSum": ({"axes": [1, -1]}, 11),
+    "ReduceMean": ({"axes": [2], "keepdims": 0}, 13),
+    "ReduceMax": ({"axes": [2]}, 12),
+    "ReduceMin": ({"axes": [-2]}, 11),
+    "Split": ({"split": [1, 2], "axis": 1}, 11),
+    "Squeeze": ({"axes": [1]}, 11),
+    "Unsqueeze": ({"axes": [0, -1]}, 11),
+    "Pad": ({"pads": [0, 1, 0, 0, 2, 0, 1, 0], "value": 2.0}, 9),
+    "Dropout": ({"ratio": 0.25}, 7),
+    "BatchNormalization": ({"epsilon": 0.5}, 7),
+    "Flatten": ({"axis": 2}, 7),
+}
+
+
+@pytest.mark.parametrize("op", OLD)
+def test_operators_of_older_opsets(op: str) -> None:
+    attrs, opset = OLD[op]
+    shape = [2, 1, 4, 5] if op == "Squeeze" else [2, 3, 4, 5]
+    names = "x a b c d" if op == "BatchNormalization" else "x"
+    constants = {k: whole([3], 1, 4, seed=2) for k in names.split()[1:]}
+    outputs = ["y", "z"] if op == "Split" else ["y"]
+    nodes = [node(op, names, " ".join(outputs), "old", **attrs)]
+    model = build(nodes, {"x": shape}, outputs, constants, opset=opset)
+    compare(model, {"x": whole(shape)}, tolerance=2e-6)
 
 
 def test_every_operator_that_tvm_converts_is_compared() -> None:

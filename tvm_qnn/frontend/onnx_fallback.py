@@ -14,13 +14,13 @@ FALLBACK = {
     "Abs", "Ceil", "Elu", "Erf", "Exp", "Floor", "Gelu", "GlobalMaxPool", "HardSigmoid",
     "HardSwish", "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "Max", "Min", "Neg",
     "PRelu", "Pow", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Round",
-    "Sigmoid", "Sign", "Slice", "Softmax", "Softplus", "Split", "Sqrt", "Sum", "Tanh",
+    "Sigmoid", "Sign", "Softmax", "Softplus", "Split", "Sqrt", "Sum", "Tanh",
 }  # fmt: skip
 """What is known to convert correctly: each of these is compared with ONNX Runtime in the tests."""
 
 _CONSTANT_INPUTS = {
     "ReduceMax": (1,), "ReduceMean": (1,), "ReduceMin": (1,), "ReduceSum": (1,),
-    "Slice": (1, 2, 3, 4), "Split": (1,),
+    "Split": (1,),
 }  # fmt: skip
 
 

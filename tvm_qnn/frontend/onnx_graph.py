@@ -198,8 +198,7 @@ def infer(proto: NodeProto, inputs: list[Value | None], opset: int) -> list[Valu
         inferred = infer_node_outputs(schema, proto, types, data, opset_imports=opsets)
     except Exception as error:
         # The checker and shape inference of ONNX raise several types, and KeyError inside.
-        reason = reason_of(error).replace("[ShapeInferenceError] ", "")
-        raise Refused(reason) from None
+        raise Refused(reason_of(error)) from None
     return [_static(inferred.get(name)) if name else None for name in proto.output]
 
 

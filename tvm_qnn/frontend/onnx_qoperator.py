@@ -17,6 +17,8 @@ from tvm_qnn._tvm import relax
 from tvm_qnn.frontend import onnx_layers as layers
 from tvm_qnn.frontend import onnx_quant as quant
 from tvm_qnn.frontend import onnx_simple as simple
+from tvm_qnn.frontend.onnx_check import NEWEST_OPSET, OLDEST_OPSET
+from tvm_qnn.frontend.onnx_fallback import convert_with_tvm
 from tvm_qnn.frontend.onnx_graph import Node, Value, attributes, infer
 from tvm_qnn.frontend.onnx_load import CODES, type_name
 from tvm_qnn.frontend.record import Refused
@@ -76,11 +78,15 @@ def _float_result(n: Node, op: str, convert: Callable[[Node], Any], values: list
     """Bind a float operator on ``values`` with the attributes of the node."""
     names = [f"input{k}" for k in range(len(values))]
     proto = helper.make_node(op, names, ["result"], name=n.name)
-    proto.attribute.extend(a for a in n.proto.attribute if a.name != "channels_last")
+    own = ("channels_last", "opset")
+    proto.attribute.extend(a for a in n.proto.attribute if a.name not in own)
     inputs: list[Value | None] = list(values)
+    # Softmax of ONNX Runtime names the opset whose meaning it has.
+    opset = int(n.attrs.get("opset", n.opset))
+    n.need(OLDEST_OPSET <= opset <= NEWEST_OPSET, f"opset {opset} is not supported")
     inner = replace(
-        n, proto=proto, inputs=inputs, outputs=infer(proto, inputs, n.opset),
-        attrs=attributes(proto),
+        n, proto=proto, inputs=inputs, outputs=infer(proto, inputs, opset),
+        attrs=attributes(proto), opset=opset,
     )  # fmt: skip
     found = convert(inner)
     return n.emit(found.use() if isinstance(found, Value) else found)
@@ -184,6 +190,10 @@ QOPERATORS: dict[str, Callable[[Node], Any]] = {
     f"{MICROSOFT}.QLinearGlobalAveragePool": _converter(
         _Form("GlobalAveragePool", layers.global_average_pool, _UNARY, 3)
     ),
+    **{
+        f"{MICROSOFT}.QLinear{op}": _converter(_Form(op, convert_with_tvm, _UNARY, 3))
+        for op in ("LeakyRelu", "Sigmoid", "Softmax")
+    },
     f"{MICROSOFT}.QLinearMul": _converter(
         _Form("Mul", simple.binary(relax.op.multiply), _BINARY, 6)
     ),

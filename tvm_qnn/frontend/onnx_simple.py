@@ -190,6 +190,31 @@ def pad(n: Node) -> Any:
     return relax.op.nn.pad(x.use(), full, pad_value=fill)
 
 
+def slice_axes(n: Node) -> Any:
+    """Slice with constant ends: ``R.strided_slice``."""
+    x = n.input(0)
+    rank = len(x.shape)
+    starts, ends, axes, steps = (
+        [] if (given := n.optional_constant(k, f"input {k}")) is None else given.tolist()
+        for k in (1, 2, 3, 4)
+    )
+    axes = [a % rank for a in axes] or list(range(len(starts)))
+    steps = steps or [1] * len(starts)
+    n.need(
+        len(starts) == len(ends) == len(axes) == len(steps) and len(set(axes)) == len(axes),
+        f"starts {starts}, ends {ends}, axes {axes}, steps {steps}",
+    )
+    n.need(starts, "it has no starts; opset 10 or newer is needed")
+    n.need(all(s > 0 for s in steps), f"steps {steps}: only positive ones are supported")
+    # Ends beyond the axis, up to 2**63 - 1, are meant to stop at it.
+    ranges = [
+        slice(b, e, s).indices(x.shape[a])
+        for b, e, a, s in zip(starts, ends, axes, steps, strict=True)
+    ]
+    firsts, lasts, strides = (list(part) for part in zip(*ranges, strict=True))
+    return relax.op.strided_slice(x.use(), axes, firsts, lasts, strides)
+
+
 def cast(n: Node) -> Any:
     """Cast: ``R.astype``; nothing where the dtype stays."""
     x, out = n.input(0), n.result()

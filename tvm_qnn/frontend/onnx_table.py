@@ -38,6 +38,7 @@ CONVERTERS: dict[str, Callable[[Node], Any]] = {
     "QuantizeLinear": quant.quantize_linear,
     "Relu": simple.relu,
     "Reshape": simple.reshape,
+    "Slice": simple.slice_axes,
     "Squeeze": simple.reshape,
     "Sub": simple.binary(relax.op.subtract),
     "Transpose": simple.transpose,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
@@ -135,9 +136,12 @@ def reason_of(error: BaseException) -> str:
     """Return the telling line of an exception of TVM or ONNX, which may hold a whole traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("File ", "Traceback", "at "))]
-    text = (telling or [type(error).__name__])[0]
-    # TVM writes "(condition) is false: reason", which is the reason for us.
-    return plain(text.split("is false:")[-1].strip() or text)
+    text = (telling or [type(error).__name__])[0].replace("[ShapeInferenceError] ", "")
+    # TVM prints operators and numbers as objects.
+    text = re.sub(r'ir\.Op\(.*?name="(?:relax\.)?([^"]+)".*?support_level=\d+\)', r"\1", text)
+    text = re.sub(r"T\.u?int\d+\((-?\d+)\)", r"\1", text)
+    # "Check failed: (condition) is false: reason".
+    return plain(text.split("is false:")[-1].strip() or text).rstrip(".")
 
 
 @contextmanager
