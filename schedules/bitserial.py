@@ -5,7 +5,7 @@ Activations are planes of indices, weights planes of digits; with planes p and b
     D = sum over p, b of c_p * 2**b * popcount(W_p & X_b),    c_p = 2**p
 
 and the last plane of negative digits (two's complement) has ``c_p = -2**p``, so that weights around
-0 need no sum of activations. The plane pairs of one step are combined by Horner's rule.
+0 need no sum of activations.
 
 Weights are packed [O / lanes, KH, KW, C / 32, planes, lanes] in words of 32 input channels.
 """
@@ -19,7 +19,7 @@ import numpy as np
 
 from tvm_qnn._tvm import tirx
 from tvm_qnn.ops.workload import ConvWork
-from tvm_qnn.schedules import ir, stages
+from tvm_qnn.schedules import bitserial_x86, ir, stages
 from tvm_qnn.schedules.algebra import (
     Correction,
     Digits,
@@ -55,32 +55,6 @@ def weight_digits(work: ConvWork) -> Digits:
     return values if planes_of(values) <= planes_of(indices) else indices
 
 
-def combine_planes(x: list[Any], w: list[Any], *, signed: bool, lanes: int) -> Any:
-    """Return the int32 sum over all plane pairs of one word, by Horner's rule.
-
-    Args:
-        x: a vector of words for each activation plane.
-        w: a vector of words for each weight plane.
-        signed: the last weight plane counts negative.
-        lanes: int32 lanes of the vectors.
-    """
-    total: Any = None
-    for weight in reversed(range(len(x) + len(w) - 1)):
-        if total is not None:
-            total = total + total
-        for p in range(len(w)):
-            if not 0 <= weight - p < len(x):
-                continue
-            ones = tirx.popcount(tirx.bitwise_and(x[weight - p], w[p]))
-            ones = ir.cast(ones, "int32", lanes)
-            negative = signed and p == len(w) - 1
-            if total is None:
-                total = ir.const(0, "int32", lanes) - ones if negative else ones
-            else:
-                total = total - ones if negative else total + ones
-    return total
-
-
 class BitSerial(TiledFamily):
     """Convolutions and matrix products of few bits with one group of channels."""
 
@@ -109,18 +83,16 @@ class BitSerial(TiledFamily):
         outputs = plan.batch * plan.height * plan.width_stored * plan.columns
         _, kh, kw, c = work.weight_shape
         steps = kh * kw * ceil_div(c, WORD)
-        pixels = work.batch * work.height * work.width
-        words = pixels * work.x.bits * ceil_div(c, WORD)
-        packing = 0 if work.x_planes else 4 * words
-        sums = 2 * words if any(w.offsets) else 0
+        chunks = work.batch * work.height * work.width * ceil_div(c, WORD)
+        packing = 0 if work.x_planes else 3 * chunks
+        sums = 2 * chunks * work.x.bits if any(w.offsets) else 0
         step = tile_cost(plan.rows, plan.blocks, self._update(work, target), 0.5, 1)
         return outputs * (steps * step + EPILOGUE_CYCLES) + packing + sums
 
     def _update(self, work: ConvWork, target: Target) -> float:
         """Return the cycles to combine all plane pairs of one word in one register."""
-        lanes = target.vector_bytes // 4
-        pairs = work.x.bits * planes_of(self.digits(work, target)[1])
-        return pairs * lanes * WORD / target.rates.bitserial
+        planes = planes_of(self.digits(work, target)[1])
+        return bitserial_x86.update_cycles(target, work.x.bits * planes)
 
     def digits(self, work: ConvWork, target: Target) -> tuple[Digits, Digits]:
         """See :class:`TiledFamily`."""
@@ -151,7 +123,7 @@ class BitSerial(TiledFamily):
 
             return word
 
-        return Packed(shape, "uint32", layout)
+        return Packed(shape, "uint32", layout, plan.lanes)
 
     def emit_sums(
         self, work: ConvWork, target: Target, x: Any, w: Any, correction: Correction
@@ -179,6 +151,8 @@ class BitSerial(TiledFamily):
         window_sums = None
         if correction.slope is not None:
             window_sums = stages.sum_windows(work, plan, ones, (words,))
+        planes = planes_of(w_digits)
+        update = bitserial_x86.update_for(target, bits, planes, signed=w_digits.lo < 0)
         acc = ir.alloc((plan.batch, plan.height, plan.width_stored, plan.channels), "int32")
         spatial = (plan.batch, plan.height, plan.width_stored, plan.columns)
         with ir.stage("acc", spatial, (*work.kernel, words)) as (n, h, v, o, ki, kj, k):
@@ -186,13 +160,9 @@ class BitSerial(TiledFamily):
             with ir.init():
                 ir.store(acc, ir.const(0, "int32", lanes), n, h, v, to)
             pixel = at(n, *stages.tap(work, h, v, ki, kj))
-            total = combine_planes(
-                [ir.splat(x[(*pixel, p, k)], lanes) for p in range(bits)],
-                [w[o, ki, kj, k, p, ir.lanes_at(0, lanes)] for p in range(int(w.shape[4]))],
-                signed=w_digits.lo < 0,
-                lanes=lanes,
-            )
-            ir.store(acc, acc[n, h, v, to] + total, n, h, v, to)
+            x_planes = [ir.splat(x[(*pixel, p, k)], lanes) for p in range(bits)]
+            w_planes = [w[o, ki, kj, k, p, ir.lanes_at(0, lanes)] for p in range(planes)]
+            ir.store(acc, update(acc[n, h, v, to], x_planes, w_planes), n, h, v, to)
         return lambda n, h, v, o: acc[n, h, v, ir.lanes_at(o * lanes, lanes)], window_sums
 
     def schedule(self, sch: Any, work: ConvWork, target: Target) -> None:

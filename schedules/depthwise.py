@@ -54,7 +54,7 @@ class Depthwise(TiledFamily):
         outputs = plan.batch * plan.height * plan.width_stored * plan.columns
         taps = work.kernel[0] * work.kernel[1]
         sums = outputs * taps if any(w.offsets) else 0
-        return outputs * (taps * 2 + EPILOGUE_CYCLES) + sums
+        return outputs * (taps * 1.4 + EPILOGUE_CYCLES) + sums
 
     def digits(self, work: ConvWork, target: Target) -> tuple[Digits, Digits]:
         """Store activation codes as they are, and values of weights."""
@@ -83,7 +83,7 @@ class Depthwise(TiledFamily):
                 indices, digits, dtype, block * plan.lanes + lane, i, j, tirx.const(0, "int32")
             )
 
-        return Packed(shape, dtype, layout)
+        return Packed(shape, dtype, layout, plan.lanes)
 
     def emit_sums(
         self, work: ConvWork, target: Target, x: Any, w: Any, correction: Correction

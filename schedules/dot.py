@@ -101,7 +101,7 @@ class Dot(TiledFamily):
 
             return digit
 
-        return Packed(shape, i.w_dtype, layout)
+        return Packed(shape, i.w_dtype, layout, i.lanes)
 
     def emit_sums(
         self, work: ConvWork, target: Target, x: Any, w: Any, correction: Correction

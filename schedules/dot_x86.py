@@ -68,7 +68,7 @@ VPMADDWD = Instruction(
     w_range=(-(2**15) + 1, 2**15 - 1),
     update=_vpmaddwd,
     registers=15,
-    rate=0.75,
+    rate=0.6,
     latency=4,
 )
 

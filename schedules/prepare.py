@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tvm_qnn._tvm import te, tirx
+from tvm_qnn._tvm import s_tir, te, tirx
 from tvm_qnn.ops.workload import ConvWork
 from tvm_qnn.schedules.algebra import Digits
 from tvm_qnn.schedules.ir import STATIC_ATTRS
@@ -39,20 +39,27 @@ def stream_indices(stream: Any, shape: tuple[int, ...], bits: int) -> Any:
     return te.compute(shape, read, name="indices")
 
 
-def prepare_func(work: ConvWork, shape: tuple[int, ...], layout: Callable[[Any], Layout]) -> Any:
+def prepare_func(
+    work: ConvWork, shape: tuple[int, ...], layout: Callable[[Any], Layout], lanes: int = 1
+) -> Any:
     """Return the PrimFunc ``(stream uint8, packed)``.
 
     Args:
         work: the convolution.
         shape: shape of the packed weights.
         layout: from the tensor of indices OHWI to the body of ``te.compute`` over ``shape``.
+        lanes: output channels that the last axis runs over, if it does.
     """
     o, kh, kw, c = work.weight_shape
     stream = te.placeholder((packed_bytes(o * kh * kw * c, work.w.bits),), "uint8", "stream")
     indices = stream_indices(stream, (o, kh, kw, c), work.w.bits)
     packed = te.compute(shape, layout(indices), name="packed")
-    func = te.create_prim_func([stream, packed])
-    return func.with_attrs({**STATIC_ATTRS, "global_symbol": "prepare"})
+    sch = s_tir.Schedule(te.create_prim_func([stream, packed]))
+    # Weights of one output channel are neighbours: read them in order, write them apart.
+    loops = sch.get_loops(sch.get_sblock("packed"))[: len(shape)]
+    channel, *rest = sch.split(loops[-1], [lanes, shape[-1] // lanes])
+    sch.reorder(channel, *loops[1:-1], *rest)
+    return sch.mod["main"].with_attrs({**STATIC_ATTRS, "global_symbol": "prepare"})
 
 
 def weight_digit(indices: Any, digits: Digits, dtype: str, o: Any, i: Any, j: Any, c: Any) -> Any:

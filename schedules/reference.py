@@ -69,7 +69,8 @@ class Reference(TiledFamily):
         def layout(indices: Any) -> Callable[..., Any]:
             return lambda i, j, k, o: weight_digit(indices, digits, dtype, o, i, j, k)
 
-        return Packed((kh, kw, c, self.plan(work, target).columns), dtype, layout)
+        columns = self.plan(work, target).columns
+        return Packed((kh, kw, c, columns), dtype, layout, columns)
 
     def emit_sums(
         self, work: ConvWork, target: Target, x: Any, w: Any, correction: Correction

@@ -201,12 +201,15 @@ def tap(work: ConvWork, h: Any, w: Any, i: Any, j: Any) -> tuple[Any, Any]:
 
 
 def pack_word_x86(indices: Any, plane: int) -> Any:
-    """Collect bit ``plane`` of 32 indices into a word, from the sign bits of bytes (VPMOVMSKB)."""
+    """Collect bit ``plane`` of 32 indices into a word, from the sign bits of bytes (VPMOVMSKB).
+
+    The fence (no instruction) hides from LLVM where the word comes from: LLVM 22 reads an undefined
+    mask register where signs of 32 bytes are both counted and broadcast to a vector.
+    """
     signs = tirx.shift_left(indices, ir.const(7 - plane, "uint8", WORD))
-    return ir.cast(
-        ir.intrinsic("int32", "llvm.x86.avx2.pmovmskb", tirx.reinterpret("int8x32", signs)),
-        "uint32",
-    )
+    word = ir.intrinsic("int32", "llvm.x86.avx2.pmovmskb", tirx.reinterpret("int8x32", signs))
+    fenced = ir.intrinsic("float32", "llvm.arithmetic.fence", tirx.reinterpret("float32", word))
+    return tirx.reinterpret("uint32", fenced)
 
 
 def pack_word_aarch64(indices: Any, plane: int) -> Any:

@@ -22,7 +22,7 @@ from tvm_qnn.schedules.stages import pack_word_for
 from tvm_qnn.schedules.tiling import finish, schedule_of
 from tvm_qnn.targets.record import Target
 
-EPILOGUE_CYCLES = 8
+EPILOGUE_CYCLES = 5
 """Estimate for turning one register of accumulators into codes."""
 
 
@@ -34,11 +34,13 @@ class Packed:
         shape: their shape.
         dtype: their dtype.
         layout: from the tensor of weight indices OHWI to the body of ``te.compute`` over ``shape``.
+        lanes: output channels that the last axis runs over, if it does.
     """
 
     shape: tuple[int, ...]
     dtype: str
     layout: Callable[[Any], Callable[..., Any]]
+    lanes: int = 1
 
 
 def refusal(family: str, work: ConvWork) -> Refusal | None:
@@ -135,7 +137,7 @@ class TiledFamily(ABC):
         return Kernel(
             name=name,
             func=finish(sch, name),
-            prepare=prepare_func(work, packed.shape, packed.layout),
+            prepare=prepare_func(work, packed.shape, packed.layout, packed.lanes),
             packed_shape=packed.shape,
             packed_dtype=packed.dtype,
             constants=constants,

@@ -120,6 +120,13 @@ def test_zero_points(target, zeros: str) -> None:
         np.testing.assert_array_equal(run_kernel(work, candidate, target, *data), wanted)
 
 
+@pytest.mark.parametrize(("width", "channels"), [(3, 40), (5, 2), (5, 40), (10, 2)])
+def test_words_that_stay_in_registers(target, width: int, channels: int) -> None:
+    """LLVM 22 lost masks of 32 bytes that were both counted (sums) and broadcast (products)."""
+    work = ConvWork(1, 2, width, channels, 33, (1, 1), Codes(0, 1), Codes(1, 2))
+    check(work, family("bitserial"), target)
+
+
 @pytest.mark.parametrize("channels", [3, 16, 33])
 @pytest.mark.parametrize("zeros", ["asymmetric activations", "bipolar activations"])
 def test_depthwise(target, channels: int, zeros: str) -> None:
