@@ -113,14 +113,15 @@ CASES = {
     ),
     "dynamic quantization": (
         lambda: build([node("DynamicQuantizeLinear", "x", "y s z", "dyn")], {"x": [4]}, ["y"]),
-        r"operator DynamicQuantizeLinear is not supported \(1 node: 'dyn'\)",
+        r"operator DynamicQuantizeLinear is not supported \(1 node: 'dyn'\); quantize statically",
     ),
     "QONNX": (
         lambda: build(
             [node("Quant", "x s s s", "y", "q0", domain="qonnx.custom_op.general")],
             {"x": [4]}, ["y"], {"s": S},
         ),
-        r"operator qonnx.custom_op.general.Quant is not supported \(1 node: 'q0'\)",
+        r"operator qonnx.custom_op.general.Quant is not supported \(1 node: 'q0'\); export "
+        r"quantize/dequantize .QDQ. nodes instead of QONNX",
     ),
     "symbolic batch": (
         lambda: build(RELU, {"x": ["N", 3]}, ["y"]),
@@ -225,6 +226,10 @@ CASES = {
     "opset too old": (lambda: build(RELU, {"x": [3]}, ["y"], opset=6), "opset 6 is not supported"),
     "opset too new": (lambda: build(RELU, {"x": [3]}, ["y"], opset=99), "opset 99 is not support"),
     "empty graph": (lambda: build([], {"x": [3]}, ["x"]), "the graph holds no nodes"),
+    "no inputs": (lambda: build([node("Relu", "c", "y")], {}, ["y"], {"c": whole([2])}),
+                  "the graph: has no inputs"),
+    "an output twice": (lambda: build(RELU, {"x": [3]}, ["y", "y"]),
+                        "output 'y': the name is taken twice"),
     "no outputs": (lambda: build(RELU, {"x": [3]}, []), "the graph has no outputs"),
 }  # fmt: skip
 

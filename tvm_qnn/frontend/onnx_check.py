@@ -14,6 +14,18 @@ _OLDEST_IR = 3
 _SUBGRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 
 
+def advice_for(operator: str) -> str:
+    """Return what to do about an operator that is not supported, "" where nothing is known."""
+    domain = operator.rpartition(".")[0]
+    if any(word in domain for word in ("qonnx", "brevitas", "finn")):
+        return "export quantize/dequantize (QDQ) nodes instead of QONNX"
+    if operator == "DynamicQuantizeLinear":
+        return "quantize statically, with scales stored in the model"
+    if operator.startswith("QLinear") or domain == "com.microsoft":
+        return "quantize in the QDQ format"
+    return ""
+
+
 def check_model(model: ModelProto, name: str) -> int:
     """Check what stands around the graph, and return the opset of ONNX's own operators.
 
@@ -72,9 +84,15 @@ def check_graph(graph: GraphProto, problems: Problems) -> None:
             if name and name in made:
                 problems.add(title(node), f"makes {quoted(name)}, a name that is already taken")
             made.add(name)
+    names = [output.name for output in graph.output]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        problems.add(f"output {quoted(name)}", "the name is taken twice")
     for output in graph.output:
         if not output.name or output.name not in made:
             problems.add(f"output {quoted(output.name)}", "no node makes it")
+    constants = {tensor.name for tensor in graph.initializer}
+    if all(i.name in constants for i in graph.input):
+        problems.add("the graph", "has no inputs; export the model again")
     for tensor in graph.sparse_initializer:
         name = quoted(tensor.values.name)
         problems.add(f"initializer {name}", "sparse tensors are not supported")

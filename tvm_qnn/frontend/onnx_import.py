@@ -13,7 +13,7 @@ from tvm_qnn.errors import ModelError
 from tvm_qnn.frontend import onnx_quant as quant
 from tvm_qnn.frontend import onnx_simple as simple
 from tvm_qnn.frontend.names import with_names
-from tvm_qnn.frontend.onnx_check import check_graph, check_model
+from tvm_qnn.frontend.onnx_check import advice_for, check_graph, check_model
 from tvm_qnn.frontend.onnx_graph import (
     Node,
     Value,
@@ -164,7 +164,7 @@ class _Importer:
     def _node(self, proto: NodeProto) -> None:
         operator = operator_of(proto)
         if operator not in CONVERTERS and operator not in FOLDED:
-            self.problems.add_unknown(operator, name_of(proto))
+            self.problems.add_unknown(operator, name_of(proto), advice_for(operator))
             return
         attrs = attributes(proto)
         inputs = [self.values.get(name) if name else None for name in proto.input]

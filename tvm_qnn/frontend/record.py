@@ -69,21 +69,24 @@ class Problems:
 
     found: list[str] = field(default_factory=list)
     unknown: dict[str, list[str]] = field(default_factory=dict)
+    advice: dict[str, str] = field(default_factory=dict)
 
     def add(self, where: str, reason: str) -> None:
         """Note that ``where`` (a node, an input, ...) cannot be imported."""
         self.found.append(f"{where}: {reason}")
 
-    def add_unknown(self, operator: str, node: str) -> None:
+    def add_unknown(self, operator: str, node: str, advice: str = "") -> None:
         """Note a node whose operator is not known; operators are reported once each."""
         self.unknown.setdefault(operator, []).append(node)
+        self.advice[operator] = f"; {advice}" if advice else ""
 
     def __bool__(self) -> bool:
         return bool(self.found or self.unknown)
 
     def raise_if_any(self, model: str) -> None:
         """Raise one UnsupportedError that lists everything."""
-        lines = [_unknown_line(op, nodes) for op, nodes in self.unknown.items()] + self.found
+        lines = [_unknown_line(op, nodes) + self.advice[op] for op, nodes in self.unknown.items()]
+        lines += self.found
         if not lines:
             return
         more = f"; and {len(lines) - _LISTED} more problems" if len(lines) > _LISTED else ""
