@@ -6,6 +6,7 @@ from tvm_qnn.ops.workload import ConvWork
 from tvm_qnn.schedules import dot_x86
 from tvm_qnn.schedules.architecture import ByArchitecture
 from tvm_qnn.schedules.arm_bitserial import ArmBitSerial
+from tvm_qnn.schedules.arm_depthwise import ArmDepthwise
 from tvm_qnn.schedules.arm_dot import ArmDot
 from tvm_qnn.schedules.bitserial import BitSerial
 from tvm_qnn.schedules.depthwise import Depthwise
@@ -20,7 +21,10 @@ FAMILIES: tuple[Family, ...] = (
     ByArchitecture("bitserial", {"x86_64": (BitSerial(),), "aarch64": (ArmBitSerial(),)}),
     ByArchitecture(
         "dot",
-        {"x86_64": (Dot(dot_x86.instructions), Depthwise()), "aarch64": (ArmDot(), Depthwise())},
+        {
+            "x86_64": (Dot(dot_x86.instructions), Depthwise()),
+            "aarch64": (ArmDot(), ArmDepthwise(), Depthwise()),
+        },
     ),
     Reference(),
 )

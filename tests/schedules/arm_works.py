@@ -104,6 +104,8 @@ DOT = [
     conv(16, 16, U8, S8, TO_U8, x_zero=3, groups=16),
     conv(9, 9, BIPOLAR, BIPOLAR, TO_SIGN, groups=9, strides=(2, 1)),
     conv(33, 33, I8, I8, NONE, groups=33, kernel=(5, 5), padding=(2, 2, 2, 2)),
+    conv(32, 32, U4, I4, U2_PLANES, groups=32, padding=ONES),
+    conv(8, 8, I8, I8, TO_I4, groups=8, kernel=(1, 1), padding=ONES),
     conv(24, 24, U8, U8, TO_U8, x_zero=9, w_zero=(120,), groups=24, dilation=(2, 2), size=(8, 8)),
 ]
 
