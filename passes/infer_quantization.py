@@ -113,7 +113,7 @@ class _Inference:
 
     def _replacement(self, rewriter: Rewriter, call: Any, name: str) -> Any:
         if is_op(call, "qnn.quantize"):
-            return self._narrow(rewriter, call)
+            return self._narrow(rewriter, call, name)
         if is_op(call, "qnn.dequantize"):
             return _follow(rewriter, call)
         if is_op(call, *_ROUNDINGS):
@@ -128,7 +128,7 @@ class _Inference:
             return _clip_codes(rewriter, call, name)
         return None
 
-    def _narrow(self, rewriter: Rewriter, call: Any) -> Any:
+    def _narrow(self, rewriter: Rewriter, call: Any, name: str) -> Any:
         attrs = attrs_of(call)
         codes = codes_of(attrs)
         scale, zero = (constant(a) for a in call.args[1:])
@@ -146,15 +146,17 @@ class _Inference:
         shrunk = Codes(min(lows), max(highs)) if min(lows) < max(highs) else codes
         if shrunk == codes:
             return None
-        if shrunk.dtype != codes.dtype and not rewriter.used_only_by("qnn.dequantize"):
-            return None
         qtype = QType(
             shrunk,
             tuple(scale.reshape(-1).astype(float).tolist()),
             tuple(zero.reshape(-1).astype(int).tolist()),
             attrs["axis"],
         )
-        return build.quantize(call.args[0], qtype, attrs["rounding"])
+        result = build.quantize(call.args[0], qtype, attrs["rounding"])
+        if shrunk.dtype == codes.dtype:
+            return result
+        # What reads the codes wants them as they were stored; a dequantize looks through the cast.
+        return relax.op.astype(rewriter.emit(result, f"{name}_narrow"), codes.dtype)
 
     def _rounding(self, rewriter: Rewriter, call: Any, name: str) -> Any:
         low, high = self.interval(rewriter, call.args[0])
@@ -172,12 +174,16 @@ class _Inference:
 
 def _follow(rewriter: Rewriter, call: Any) -> Any:
     """Let a dequantize take over the range that its quantize was narrowed to."""
-    producer = rewriter.defined_by(call.args[0], "qnn.quantize")
+    source = call.args[0]
+    cast = rewriter.defined_by(source, "relax.astype")
+    if cast is not None:
+        source = cast.args[0]
+    producer = rewriter.defined_by(source, "qnn.quantize")
     attrs = attrs_of(call)
     if producer is None:
         return None
-    codes = codes_of(attrs_of(producer))
-    if codes == codes_of(attrs):
+    codes, declared = codes_of(attrs_of(producer)), codes_of(attrs)
+    if codes == declared or codes.lo < declared.lo or codes.hi > declared.hi:
         return None
     scale, zero = (constant(a) for a in call.args[1:])
     if scale is None or zero is None:
@@ -188,7 +194,7 @@ def _follow(rewriter: Rewriter, call: Any) -> Any:
         tuple(zero.reshape(-1).astype(int).tolist()),
         attrs["axis"],
     )
-    return build.dequantize(call.args[0], qtype)
+    return build.dequantize(source, qtype)
 
 
 def _arithmetic(rewriter: Rewriter, call: Any, name: str) -> Any:
