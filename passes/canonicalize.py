@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from tvm_qnn._tvm import relax
-from tvm_qnn.ops import build, is_op, shape_of
+from tvm_qnn.ops import attrs_of, build, codes_of, is_op, shape_of
 from tvm_qnn.passes.rewrite import Rewriter, constant, rewrite
-from tvm_qnn.spec import Codes, QType
+from tvm_qnn.spec import Codes, QType, quantize
 
 
 def canonicalize(mod: Any) -> Any:
@@ -22,7 +22,7 @@ def canonicalize(mod: Any) -> Any:
     """
     mod = rewrite(mod, _visit)
     mod = relax.transform.FoldConstant()(mod)
-    return rewrite(mod, lambda rewriter, call, name: None)
+    return rewrite(mod, lambda rewriter, call, name: _codes(call))
 
 
 def _visit(rewriter: Rewriter, call: Any, name: str) -> Any:
@@ -78,14 +78,31 @@ def _quantization(call: Any) -> Any:
     return build.quantize(data, qtype) if quantizing else build.dequantize(data, qtype)
 
 
+def _codes(call: Any) -> Any:
+    """Quantize a constant (weights as training leaves them, with their quantizer behind them)."""
+    if not is_op(call, "qnn.quantize"):
+        return None
+    values, scale, zero = (constant(a) for a in call.args)
+    if values is None or scale is None or zero is None:
+        return None
+    attrs = attrs_of(call)
+    qtype = QType(
+        codes_of(attrs),
+        tuple(scale.reshape(-1).astype(float).tolist()),
+        tuple(zero.reshape(-1).astype(int).tolist()),
+        attrs["axis"],
+    )
+    return build.const(quantize(values, qtype, attrs["rounding"]), qtype.codes.dtype)
+
+
 def _codebook(call: Any) -> Any:
     table, index = (constant(a) for a in call.args)
     if table is None or index is None or table.dtype != np.float32 or table.ndim != 1:
         return None
     count = table.size
-    if not 1 <= count <= 256 or index.size == 0 or index.min() < -count or index.max() >= count:
+    # What an index outside of the table picks depends on the mode of ``take``.
+    if not 1 <= count <= 256 or index.size == 0 or index.min() < 0 or index.max() >= count:
         return None
     codes = Codes(0, count - 1)
-    index = np.where(index < 0, index + count, index)
     qtype = QType(codes, codebook=(tuple(table.astype(float).tolist()),))
     return build.dequantize(build.const(index, codes.dtype), qtype)
