@@ -73,6 +73,11 @@ def write_npz(path: str | Path, arrays: Mapping[str, Array]) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
+def joined(parts: Sequence[Array]) -> Array:
+    """Undo :func:`batches` for one output: join along the first axis, scalars to a vector."""
+    return np.concatenate(parts) if parts[0].ndim else np.stack(parts)
+
+
 def batches(infos: Sequence[Info], arrays: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
     """Cut arrays along the first axis into inputs of exactly the shapes of a model.
 

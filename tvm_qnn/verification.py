@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tvm_qnn import targets
 from tvm_qnn._tvm import relax, tirx, tvm
-from tvm_qnn.arrays import batches
+from tvm_qnn.arrays import batches, joined
 from tvm_qnn.compiler import build_executable, read, resolve
 from tvm_qnn.errors import TargetError
 from tvm_qnn.evaluate import evaluate
@@ -113,8 +113,8 @@ def verify(
                 layers[name] = layer if name not in layers else layers[name].joined(layer)
         outputs.append(defined[""])
     progress(len(pieces), len(pieces))
-    joined = [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
-    named = {o.name: v for o, v in zip(imported.outputs, joined, strict=True)}
+    whole = [joined(parts) for parts in zip(*outputs, strict=True)]
+    named = {o.name: v for o, v in zip(imported.outputs, whole, strict=True)}
     return Verification(tuple(layers.values()), named)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from tvm_qnn.arrays import batches, write_npz
+from tvm_qnn.arrays import batches, joined, write_npz
 from tvm_qnn.cli.app import arrays_of
 from tvm_qnn.cli.tables import duration
 from tvm_qnn.errors import InputError
@@ -37,7 +37,7 @@ def run_model(
         arrays = {i.name: _random(rng, i) for i in program.inputs}
     pieces = list(batches(program.inputs, arrays))
     results = [program.run(piece) for piece in pieces]
-    outputs = {o.name: np.concatenate([r[o.name] for r in results]) for o in program.outputs}
+    outputs = {o.name: joined([r[o.name] for r in results]) for o in program.outputs}
     if output is not None:
         write_npz(output, outputs)
     latency = program.benchmark(pieces[0], repeat=repeat)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from tvm_qnn.arrays import batches, read_npz
+from tvm_qnn.arrays import batches, joined, read_npz
 from tvm_qnn.cli.app import arrays_of
 from tvm_qnn.errors import InputError
 from tvm_qnn.verification import Verification, verify
@@ -77,7 +77,7 @@ def _compare_expected(
     for info in program.outputs:
         if info.name not in wanted:
             raise InputError(f"{expect}: no array {info.name!r}, but {sorted(wanted)}")
-        got, expected = np.concatenate([r[info.name] for r in results]), wanted[info.name]
+        got, expected = joined([r[info.name] for r in results]), wanted[info.name]
         if got.shape != expected.shape:
             raise InputError(
                 f"{expect}: {info.name!r} has shape {list(expected.shape)}, {list(got.shape)} given"
