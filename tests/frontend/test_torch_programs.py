@@ -192,6 +192,42 @@ def test_unknown_operators_are_decomposed_by_torch_where_it_can() -> None:
     check(Call(lambda x: F.hardswish(x) + F.hardsigmoid(x)), ties(), tolerance=1e-6)
 
 
+def test_quantizers_of_export_quantization() -> None:
+    pytest.importorskip("torch.ao.quantization.fx._decomposed", reason="moved out of this torch")
+    q = torch.ops.quantized_decomposed
+
+    def function(x: Any, w: Any, s: Any, z: Any) -> Any:
+        x = q.quantize_per_tensor(x, 0.1, 3, -128, 127, torch.int8)
+        x = q.dequantize_per_tensor(x, 0.1, 3, -128, 127, torch.int8)
+        x = F.conv2d(x, q.dequantize_per_channel(w, s, z, 0, -127, 127, torch.int8))
+        return q.quantize_per_channel(x, s, z, 1, 0, 255, torch.uint8), x
+
+    w = whole([2, 3, 3, 3], -127, 128).astype("int8")
+    model = Call(function, w=w, s=np.array([0.5, 0.25], "float32"), z=np.array([0, 1]))
+    x = np.random.default_rng(1).uniform(-9, 9, [1, 3, 5, 5]).astype("float32")
+    imported = import_model(torch.export.export(model, (torch.as_tensor(x),)))
+    codes, values = module_outputs(imported, {imported.inputs[0].name: x})
+    expected, reals = model(torch.as_tensor(x))
+    # Sums of multiples of 0.1 round, in another order than torch's.
+    np.testing.assert_allclose(values, reals.numpy(), rtol=1e-5, atol=1e-4)
+    assert np.abs(codes.astype(int) - expected.numpy().astype(int)).max() <= 1
+    first = ops_of(imported)
+    assert first[:6] == [f"relax.{k}" for k in ("multiply", "round", "add", "clip", "astype")] + [
+        "qnn.dequantize"
+    ]
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.3])
+def test_export_quantizer_is_exact(scale: float) -> None:
+    pytest.importorskip("torch.ao.quantization.fx._decomposed", reason="moved out of this torch")
+    q = torch.ops.quantized_decomposed
+
+    def function(x: Any) -> Any:
+        return q.quantize_per_tensor(x, scale, -5, -128, 127, torch.int8)
+
+    check(Call(function), np.random.default_rng(2).uniform(-50, 50, [64, 50]).astype("float32"))
+
+
 def refusal(model: nn.Module, *inputs: Any, **options: Any) -> str:
     program = torch.export.export(model, tuple(torch.as_tensor(i) for i in inputs), **options)
     with pytest.raises(UnsupportedError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tvm_qnn._tvm import relax
 from tvm_qnn.frontend import torch_ops as ops
+from tvm_qnn.frontend import torch_quant as quant
 
 ALIASES = {
     "_assert_tensor_metadata.default", "alias.default", "clone.default", "contiguous.default",
@@ -56,6 +57,12 @@ CONVERTERS = {
     **dict.fromkeys(("constant_pad_nd.default", "pad.default"), ops.pad),
     **dict.fromkeys(("where.self", "where.Scalar", "where.ScalarOther", "where.ScalarSelf"),
                     ops.where),
+    **dict.fromkeys(
+        ("quantize_per_channel.default", "quantize_per_tensor.default"), quant.quantize
+    ),
+    **dict.fromkeys(
+        ("dequantize_per_channel.default", "dequantize_per_tensor.default"), quant.dequantize
+    ),
     "adaptive_avg_pool1d.default": ops.adaptive_avg_pool,
     "adaptive_avg_pool2d.default": ops.adaptive_avg_pool,
     "_native_batch_norm_legit_no_training.default": ops.batch_norm,
