@@ -264,6 +264,13 @@ def test_other_dtypes_are_refused() -> None:
     assert message.startswith("torch model: input 'inputs_0': has type float64")
 
 
+def test_outputs_must_be_different_tensors() -> None:
+    message = refusal(Call(lambda x: (x + 1, 3, None)), ties())
+    assert message == ("torch model: output '1': is not a tensor; output '2': is not a tensor")
+    message = refusal(Call(lambda x: [x + 1] * 2), ties())
+    assert message == "torch model: output 'add': is returned twice"
+
+
 def test_other_sources_need_no_torch() -> None:
     code = (
         "import sys; sys.modules['torch'] = None; import pathlib, tvm_qnn.zoo; "

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.export.graph_signature import InputKind, OutputKind
+from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 
 from tvm_qnn._tvm import relax
 from tvm_qnn.errors import ModelError
@@ -107,11 +107,9 @@ class _Importer:
                 for node in _calls(self.program):
                     where = f"node {quoted(node.name)} ({plain(_operator(node.target))})"
                     self._guard(where, self._node, node)
-                for spec in signature.output_specs:
-                    self._guard(
-                        f"output {quoted(getattr(spec.arg, 'name', None))}",
-                        self._output, spec, outputs,
-                    )  # fmt: skip
+                for number, spec in enumerate(signature.output_specs):
+                    shown = quoted(getattr(spec.arg, "name", "") or number)
+                    self._guard(f"output {shown}", self._output, spec, outputs)
                 if not outputs and not self.problems:
                     self.problems.add("the program", "has no outputs")
                 # TVM wants its blocks ended, also where the module is thrown away.
@@ -160,11 +158,13 @@ class _Importer:
         self.values[node.name] = Value(shape, dtype, value)
 
     def _output(self, spec: Any, outputs: list[str]) -> None:
-        if spec.kind == OutputKind.USER_OUTPUT and hasattr(spec.arg, "name"):
+        if spec.kind == OutputKind.USER_OUTPUT:
+            if not isinstance(spec.arg, TensorArgument):
+                raise Refused("is not a tensor")
+            if spec.arg.name in outputs:
+                raise Refused("is returned twice")
             outputs.append(spec.arg.name)
             return
-        if spec.kind == OutputKind.USER_OUTPUT:
-            raise Refused("is not a tensor")
         raise Refused(
             f"the program updates {quoted(spec.target)} ({spec.kind.name.lower()}); call "
             "model.eval() before torch.export.export"
