@@ -71,7 +71,7 @@ class ArmBitSerial(TiledFamily):
         plan = self.plan(work, target)
         bits = pieces * steps * arm_tile.VECTOR_BITS * work.x.bits * work.w.bits
         gather = 2 * pieces * steps * work.x.bits
-        output = bits / target.rates.bitserial + arm_tile.OUTPUT_CYCLES + pieces
+        output = bits / target.rates.bitserial + arm_tile.output_cycles(target) + pieces
         return plan.width_stored * (plan.channels * output + gather)
 
     def digits(self, work: ConvWork, target: Target) -> tuple[Digits, Digits]:
@@ -80,7 +80,7 @@ class ArmBitSerial(TiledFamily):
 
     def plan(self, work: ConvWork, target: Target) -> Plan:
         """See :class:`TiledFamily`."""
-        registers = 16 if target.cpu == "cortex-a53" else 20
+        registers = 16 if target.cpu == arm_tile.IN_ORDER else 20
         shape = arm_tile.Shape(registers, ops=12, loads=4, per_block=arm_tile.LANES)
         return arm_tile.output_plan(work, shape)
 

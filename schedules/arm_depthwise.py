@@ -11,7 +11,7 @@ from typing import Any
 
 from tvm_qnn._tvm import tirx
 from tvm_qnn.ops.workload import ConvWork
-from tvm_qnn.schedules import ir, stages
+from tvm_qnn.schedules import arm_tile, ir, stages
 from tvm_qnn.schedules.algebra import (
     Correction,
     Digits,
@@ -76,8 +76,8 @@ class ArmDepthwise(TiledFamily):
         plan, (x, w) = self.plan(work, target), self.digits(work, target)
         taps = work.kernel[0] * work.kernel[1]
         # One product and its loads, and two additions for each sum that is widened.
-        output = taps * 1.5 + taps / min(taps, taps_in_16_bits(x, w)) + 2 * EPILOGUE_CYCLES
-        slower = 8 / target.rates.dot if "dotprod" not in target.features else 1
+        output = taps * 1.5 + 2 * taps / min(taps, taps_in_16_bits(x, w)) + 2 * EPILOGUE_CYCLES
+        slower = 2 if target.cpu == arm_tile.IN_ORDER else 1
         outputs = plan.batch * plan.height * plan.width_stored * plan.columns
         return outputs * slower * (output + (taps if any(w.offsets) else 0))
 

@@ -102,7 +102,7 @@ class ArmDot(TiledFamily):
         """See :class:`tvm_qnn.schedules.family.Family`."""
         plan, steps = self.plan(work, target), steps_of(work)
         slower = 4 / 3 if self._method(work, target) == SINGLES else 1
-        output = steps * _STEP * slower / target.rates.dot + arm_tile.OUTPUT_CYCLES
+        output = steps * _STEP * slower / target.rates.dot + arm_tile.output_cycles(target)
         per_vector = 2 if work.in_channels % _STEP == 0 else 16
         return plan.width_stored * (plan.channels * output + per_vector * steps)
 
@@ -123,7 +123,7 @@ class ArmDot(TiledFamily):
             return arm_tile.output_plan(work, arm_tile.Shape(registers=16, ops=4, loads=4))
         # LLVM unrolls this loop four times for the A53, and spills with more accumulators.
         narrow = 4 if self._method(work, target) != SINGLES else 8
-        registers = narrow if target.cpu == "cortex-a53" else 16
+        registers = narrow if target.cpu == arm_tile.IN_ORDER else 16
         shape = arm_tile.Shape(registers=registers, ops=12, loads=4, per_block=4)
         return arm_tile.output_plan(work, shape)
 

@@ -29,12 +29,14 @@ LANES = 4
 
 VECTOR_BITS = 128
 
-OUTPUT_CYCLES = 3
-"""To reduce the accumulator of one output and to turn it into a code."""
+IN_ORDER = "cortex-a53"
+"""The processor that waits for results where the others run ahead."""
 
 _MOST_BLOCKS = 5
 _PANEL_BYTES = 16 * 1024
 _UNROLLED_PANEL = 64
+# Waking the other cores takes about as long as to copy so many pixels.
+_PARALLEL_PIXELS = 1024
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ class Shape:
         loads = (rows + blocks * self.loads) / (rows * blocks)
         # Among equal tiles the one that loads less leaves more slack.
         return max(self.ops / 2, loads) + loads / 8
+
+
+def output_cycles(target: Target) -> float:
+    """Return the cycles to reduce the accumulator of one output and to turn it into a code."""
+    return 10 if target.cpu == IN_ORDER else 3
 
 
 def output_plan(work: ConvWork, shape: Shape) -> Plan:
@@ -278,10 +285,21 @@ def schedule_panel(sch: Any, nest: Nest) -> None:
     consumers = [sch.get(b).name_hint for b in sch.get_consumers(panel)]
     if "window_sum" in consumers:
         sch.compute_at(sch.get_sblock("window_sum"), nest.chunk, preserve_unit_loops=True)
+    parallel_sources(sch, panel)
     sch.compute_at(panel, nest.chunk, preserve_unit_loops=True)
     steps = sch.get_loops(panel)[-1]
     if int(sch.get(steps).extent) <= _UNROLLED_PANEL:
         sch.unroll(steps)
+
+
+def parallel_sources(sch: Any, block: Any) -> None:
+    """Spread the blocks that pad and pack large activations, rows of all images, over the cores."""
+    for source in sch.get_producers(block):
+        parallel_sources(sch, source)
+        image, row, *inner = sch.get_loops(source)
+        pixels = math.prod(int(sch.get(loop).extent) for loop in (image, row, *inner))
+        if pixels >= _PARALLEL_PIXELS:
+            sch.parallel(sch.fuse(image, row))
 
 
 def unroll(sch: Any, loops: Sequence[Any]) -> None:

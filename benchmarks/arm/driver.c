@@ -32,9 +32,10 @@ typedef int (*Packed)(void *, const Any *, int32_t, Any *);
 
 extern const Packed kernel_table[];
 
-enum { TENSOR_POINTER = 7, CPU = 1, PAGE = 65536, CANARY = 0xC5 };
+enum { TENSOR_POINTER = 7, CPU = 1, CORES = 4, PAGE = 65536, CANARY = 0xC5 };
 
-/* What a kernel object asks of the runtime: messages, scratch memory, and one thread after another. */
+/* What a kernel object asks of the runtime: messages, scratch memory, and the shares of four cores
+ * one after another. */
 void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int32_t count) {
   fprintf(stderr, "%s: ", kind);
   for (int32_t i = 0; i < count; ++i) fputs(parts[i], stderr);
@@ -44,9 +45,10 @@ void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int
 typedef struct { void *sync_handle; int32_t num_task; } ParallelEnv;
 typedef int (*Lambda)(int task, ParallelEnv *env, void *closure);
 static int launch(Lambda body, void *closure, int tasks) {
-  ParallelEnv env = {0, 1};
-  (void)tasks;
-  return body(0, &env, closure);
+  ParallelEnv env = {0, tasks > 0 ? tasks : CORES};
+  for (int task = 0; task < env.num_task; ++task)
+    if (body(task, &env, closure)) return -1;
+  return 0;
 }
 static void *allocate(int type, int id, uint64_t bytes, int code, int bits) {
   (void)type, (void)id, (void)code, (void)bits;

@@ -48,7 +48,8 @@ def calls_of(kernel: Kernel, inputs: Inputs, prepare: str, func: str) -> list[em
 def estimate(kernel: Kernel, work: ConvWork, target: Target, inputs: Inputs) -> Estimate:
     """Run a kernel under qemu-user and sum the modelled cycles of the blocks it executed.
 
-    Weight preparation runs too and is not counted. Parallel loops run as one thread.
+    Weight preparation runs too and is not counted. The shares of a parallel loop run one after
+    another.
 
     Args:
         kernel: built for ``work`` and ``target``.

@@ -12,7 +12,7 @@ from benchmarks.arm import emulate
 from benchmarks.arm.cases import Inputs, random_inputs
 from benchmarks.arm.estimate import calls_of
 from tvm_qnn.ops.workload import ConvWork, Epilogue
-from tvm_qnn.schedules import family
+from tvm_qnn.schedules import Kernel, family
 from tvm_qnn.spec import Codes
 from tvm_qnn.targets.record import Target
 
@@ -129,14 +129,27 @@ def run_all(
     name: str, works: list[ConvWork], target: Target, folder: Path, cpu: str | None = None
 ) -> list[Outcome]:
     """Build a kernel for each work, link all into one program and run it once."""
+    inputs = [random_inputs(work, seed=i) for i, work in enumerate(works)]
+    kernels = [
+        family(name).build(work, target, drawn.weights)
+        for work, drawn in zip(works, inputs, strict=True)
+    ]
+    return run_kernels(kernels, inputs, target, folder, cpu)
+
+
+def run_kernels(
+    kernels: list[Kernel],
+    inputs: list[Inputs],
+    target: Target,
+    folder: Path,
+    cpu: str | None = None,
+) -> list[Outcome]:
+    """Link kernels into one program and run each on its inputs."""
     functions: dict[str, Any] = {}
-    calls, inputs = [], []
-    for i, work in enumerate(works):
-        drawn = random_inputs(work, seed=i)
-        kernel = family(name).build(work, target, drawn.weights)
+    calls = []
+    for i, (kernel, drawn) in enumerate(zip(kernels, inputs, strict=True)):
         functions |= {f"prepare_{i}": kernel.prepare, f"kernel_{i}": kernel.func}
         calls += calls_of(kernel, drawn, f"prepare_{i}", f"kernel_{i}")
-        inputs.append(drawn)
     names = list(functions)
     obj = emulate.compile_object(functions, target, folder / "kernels.o")
     program = emulate.link([obj], names, folder / "program")
