@@ -168,6 +168,7 @@ def _requantize(rewriter: Rewriter, call: Any, name: str) -> Any:
     if ends is None:
         return None
     chain = chain.scaled(np.asarray([1.0 / step]))
+    reached: Codes | None = codes
     if codes.step != 1:
         # The rounded value numbers the codes: (x / scale + zero - lo) / step.
         chain = chain.shifted(np.asarray([float(zero_point - codes.lo)]))
@@ -175,11 +176,11 @@ def _requantize(rewriter: Rewriter, call: Any, name: str) -> Any:
         numbers = Codes(0, codes.count - 1)
         if _clamped_codes(numbers, 0, chain, attrs["rounding"]) != numbers:
             return None
-        zero_point, reached = 0, codes
+        zero_point = 0
     else:
         reached = _clamped_codes(codes, zero_point, chain, attrs["rounding"])
-        if reached is None:
-            return None
+    if reached is None:
+        return None
     result = _epilogue(rewriter, chain, reached, zero_point, attrs["rounding"])
     if result is None:
         return None
