@@ -1,9 +1,9 @@
 """From sums of digit products to what a kernel stores, exactly as ``spec`` defines it.
 
 The float32 operations are convert, multiply, add, each rounded. LLVM would fuse the multiplication
-with the addition, so a maximum with the lowest float32 stands between them: it changes no finite
-product, and no target folds it away. Clipping to the range of the codes happens in float32, whose
-integers are exact there, before the conversion to int32, which could otherwise overflow.
+with the addition, so a fence stands between them (:func:`tvm_qnn.schedules.ir.unfused`). Clipping
+to the range of the codes happens in float32, whose integers are exact there, before the conversion
+to int32, which could otherwise overflow.
 """
 
 from __future__ import annotations
@@ -99,8 +99,7 @@ def prepare_parameters(work: ConvWork, plan: Plan, parameters: tuple[Any, ...]) 
 
 def affine(acc: Any, mul: Any, add: Any, lanes: int) -> Any:
     """Scale int32 accumulators to float32 with three roundings."""
-    product = tirx.max(ir.cast(acc, "float32", lanes) * mul, ir.const(ir.LOWEST, "float32", lanes))
-    return product + add
+    return ir.unfused(ir.cast(acc, "float32", lanes) * mul, lanes) + add
 
 
 _ROUND = {
@@ -114,9 +113,13 @@ _ROUND = {
 def rounded_index(y: Any, codes: Codes, zero: int, rounding: str, lanes: int) -> Any:
     """Round and clip float32 to the index of a code, int32."""
     low, high = (codes.lo - zero, codes.hi - zero) if codes.step == 1 else (0, codes.count - 1)
-    y = tirx.max(_ROUND[rounding](y), ir.const(float(low), "float32", lanes))
+    # The ends are integers, so clipping first gives the same.
+    y = tirx.max(y, ir.const(float(low), "float32", lanes))
     y = tirx.min(y, ir.const(float(high), "float32", lanes))
-    index = ir.cast(y, "int32", lanes)
+    if rounding == "half_even" and lanes > 1:
+        index = ir.intrinsic(ir.vector("int32", lanes), "llvm.lrint", y)
+    else:
+        index = ir.cast(_ROUND[rounding](y), "int32", lanes)
     return index - ir.const(low, "int32", lanes) if low else index
 
 

@@ -57,6 +57,17 @@ def intrinsic(dtype: str, name: str, *args: Any) -> Any:
     return tirx.call_llvm_pure_intrin(dtype, name, *args)
 
 
+def unfused(product: Any, lanes: int = 1) -> Any:
+    """Keep LLVM from fusing a float32 product with the addition that follows.
+
+    A vector passes an arithmetic fence, which is no instruction. Loops over single elements would
+    not be vectorized with it; a maximum with the lowest float32 does the same for finite products.
+    """
+    if lanes > 1:
+        return intrinsic(vector("float32", lanes), "llvm.arithmetic.fence", product)
+    return tirx.max(product, tirx.const(LOWEST, "float32"))
+
+
 def store(buffer: Any, value: Any, *indices: Any) -> None:
     """Write ``value`` at ``indices``; the last index may be a vector."""
     T.buffer_store(buffer, value, list(indices))

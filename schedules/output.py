@@ -34,7 +34,8 @@ def constants_of(correction: Correction, plan: Plan) -> tuple[NDArray[np.int32],
     """Return the static arguments of a kernel, channels filled up with 0.
 
     They are, as far as needed, the slopes [O], the static term [O] or [row classes, column classes,
-    O], and for the latter the classes of output rows and columns.
+    O], and for the latter the classes of output rows and columns; where all pixels form one row,
+    the term is [classes, O] with the classes of all pixels.
     """
     found: list[NDArray[np.int32]] = []
 
@@ -47,8 +48,16 @@ def constants_of(correction: Correction, plan: Plan) -> tuple[NDArray[np.int32],
         found.append(filled(correction.slope, 0, plan.channels))
     if correction.static is not None:
         static = correction.static if correction.bordered else correction.static[0, 0]
-        found.append(filled(static, static.ndim - 1, plan.channels))
-        if correction.bordered:
+        static = filled(static, static.ndim - 1, plan.channels)
+        if not correction.bordered:
+            found.append(static)
+        elif plan.flat:
+            image = correction.rows[:, None] * static.shape[1] + correction.columns
+            classes = np.tile(image.reshape(-1), plan.width // image.size)
+            found.append(static.reshape(-1, plan.channels))
+            found.append(filled(classes, 0, plan.width_stored))
+        else:
+            found.append(static)
             found.append(correction.rows)
             found.append(filled(correction.columns, 0, plan.width_stored))
     return tuple(found)
@@ -107,10 +116,12 @@ def accumulators(
             acc = acc * ir.const(correction.scale, "int32", lanes)
         if slope is not None:
             acc = acc + window_sum(n, h, w, block) * slope[at]
-        if correction.bordered:
+        if correction.bordered and plan.flat:
+            static, classes = constants
+            acc = acc + static[classes[w], at]
+        elif correction.bordered:
             static, rows, columns = constants
-            _, row, column = unflatten(plan, work.out_height, work.out_width, n, h, w)
-            acc = acc + static[rows[row], columns[column], at]
+            acc = acc + static[rows[h], columns[w], at]
         elif correction.static is not None:
             acc = acc + constants[0][at]
         return acc

@@ -15,6 +15,9 @@ from tvm_qnn.ops.workload import ConvWork
 WORD = 32
 """Bits of one packed word of output codes."""
 
+_RAGGED_COST = 1.05
+"""Tiles that do not divide a flat row make a padded copy of the activations necessary."""
+
 _STACK_BYTES = 1024
 """TVM keeps smaller buffers on the stack, from where LLVM takes them into registers."""
 
@@ -116,6 +119,8 @@ def make_plan(
             if not fits and (rows, blocks) != (1, granule):
                 continue
             waste = ceil_div(width, rows) * rows / width
+            if flat and width % rows:
+                waste *= _RAGGED_COST
             cost = waste * tile_cost(rows, blocks, update, loads, latency)
             if best is None or cost < best[0]:
                 best = (cost, rows, blocks)

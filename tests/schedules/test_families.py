@@ -19,6 +19,7 @@ from tests.schedules.helpers import (
 from tvm_qnn.ops.workload import ConvWork, Epilogue
 from tvm_qnn.schedules import FAMILIES, family
 from tvm_qnn.spec import Codes
+from tvm_qnn.targets.x86 import AVX2
 
 U8, S8 = Codes(0, 255), Codes(-128, 127)
 BIPOLAR, TERNARY = Codes(-1, 1, 2), Codes(-1, 1)
@@ -45,10 +46,10 @@ def test_awkward_channels(target, bits: int, channels: int, outputs: int) -> Non
     check(work, family("dot" if bits == 8 else "bitserial"), target)
 
 
-@pytest.mark.parametrize("a", [1, 2, 5, 8])
-@pytest.mark.parametrize("w", [1, 3, 4, 6, 8])
-@pytest.mark.parametrize("signed", [False, True])
-def test_bit_widths(target, w: int, a: int, signed: bool) -> None:
+@pytest.mark.parametrize("a", [1, 3, 8])
+@pytest.mark.parametrize("w", [1, 2, 5, 8])
+def test_bit_widths(target, w: int, a: int) -> None:
+    signed = (w + a) % 2 == 0
     x_codes = codes_of_bits(a, signed=signed)
     work = ConvWork(1, 3, 5, 37, 20, (2, 3), x_codes, codes_of_bits(w, signed=not signed),
                     padding=(0, 1, 1, 2), x_zero=1 if a > 1 else 0,
@@ -81,16 +82,27 @@ BASE = {
 }
 
 
-@pytest.mark.parametrize("geometry", GEOMETRIES)
-@pytest.mark.parametrize(("x", "x_zero", "w"), [(Codes(0, 3), 1, TERNARY), (BIPOLAR, 0, BIPOLAR)])
-def test_geometries(target, geometry: str, x: Codes, x_zero: int, w: Codes) -> None:
-    work = ConvWork(**{**BASE, **GEOMETRIES[geometry]}, x=x, w=w, x_zero=x_zero)
+def agree(work: ConvWork, target, names: set[str]) -> None:
+    """All families give the same integers; the reference once is enough."""
     data = random_data(work)
     wanted = expected(work, *data, ())
     able = families_for(work, target)
-    assert {f.name for f in able} == {"bitserial", "dot", "reference"}
+    assert {f.name for f in able} == names
     for candidate in able:
-        np.testing.assert_array_equal(run_kernel(work, candidate, target, *data), wanted)
+        if candidate.name != "reference" or target is AVX2:
+            np.testing.assert_array_equal(run_kernel(work, candidate, target, *data), wanted)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_geometries(target, geometry: str) -> None:
+    work = ConvWork(**{**BASE, **GEOMETRIES[geometry]}, x=Codes(0, 3), x_zero=1, w=TERNARY)
+    agree(work, target, {"bitserial", "dot", "reference"})
+
+
+@pytest.mark.parametrize("geometry", [k for k, v in GEOMETRIES.items() if "padding" in v])
+def test_bipolar_borders(target, geometry: str) -> None:
+    work = ConvWork(**{**BASE, **GEOMETRIES[geometry]}, x=BIPOLAR, w=BIPOLAR)
+    agree(work, target, {"bitserial", "dot", "reference"})
 
 
 ZEROS = {
@@ -112,12 +124,8 @@ ZEROS = {
 @pytest.mark.parametrize("zeros", ZEROS)
 def test_zero_points(target, zeros: str) -> None:
     work = ConvWork(**{**BASE, "kernel": (3, 2)}, padding=(1, 0, 1, 1), **ZEROS[zeros])
-    data = random_data(work)
-    wanted = expected(work, *data, ())
-    able = families_for(work, target)
-    assert "dot" in {f.name for f in able}
-    for candidate in able:
-        np.testing.assert_array_equal(run_kernel(work, candidate, target, *data), wanted)
+    few = work.x.bits * work.w.bits <= 16
+    agree(work, target, {"bitserial", "dot", "reference"} if few else {"dot", "reference"})
 
 
 @pytest.mark.parametrize(("width", "channels"), [(3, 40), (5, 2), (5, 40), (10, 2)])

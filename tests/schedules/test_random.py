@@ -76,7 +76,7 @@ def works(draw) -> ConvWork:
 
 @pytest.mark.parametrize("target", HOST_TARGETS)
 @settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
