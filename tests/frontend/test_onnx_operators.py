@@ -37,8 +37,10 @@ def test_conv(case: str, bias: bool) -> None:
 
 @pytest.mark.parametrize("trans_a", [0, 1])
 @pytest.mark.parametrize("trans_b", [0, 1])
-@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (0.5, 2.0), (1.0, 0.0)])
-@pytest.mark.parametrize("offset", [None, (3,), (5, 1), ()])
+@pytest.mark.parametrize(
+    ("alpha", "beta", "offset"),
+    [(1.0, 1.0, (3,)), (0.5, 2.0, (5, 1)), (0.5, 1.0, None), (1.0, 0.0, ()), (1.0, 1.0, ())],
+)
 def test_gemm(trans_a: int, trans_b: int, alpha: float, beta: float, offset: object) -> None:
     a, b = [5, 7], [7, 3]
     attrs = {"transA": trans_a, "transB": trans_b, "alpha": alpha, "beta": beta}

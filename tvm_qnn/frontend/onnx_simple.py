@@ -198,13 +198,15 @@ def slice_axes(n: Node) -> Any:
         [] if (given := n.optional_constant(k, f"input {k}")) is None else given.tolist()
         for k in (1, 2, 3, 4)
     )
+    n.need(starts, "it has no starts; opset 10 or newer is needed")
+    whole = all(isinstance(v, int) for v in (*starts, *ends, *axes, *steps))
+    n.need(whole, "starts, ends, axes and steps must be lists of integers")
     axes = [a % rank for a in axes] or list(range(len(starts)))
     steps = steps or [1] * len(starts)
     n.need(
         len(starts) == len(ends) == len(axes) == len(steps) and len(set(axes)) == len(axes),
         f"starts {starts}, ends {ends}, axes {axes}, steps {steps}",
     )
-    n.need(starts, "it has no starts; opset 10 or newer is needed")
     n.need(all(s > 0 for s in steps), f"steps {steps}: only positive ones are supported")
     # Ends beyond the axis, up to 2**63 - 1, are meant to stop at it.
     ranges = [
