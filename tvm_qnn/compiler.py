@@ -21,6 +21,7 @@ from tvm_qnn.passes.canonicalize import canonicalize
 from tvm_qnn.passes.lower import lower
 from tvm_qnn.passes.pipeline import choose_kernels, to_integers, to_kernels
 from tvm_qnn.schedules import FAMILIES
+from tvm_qnn.schedules.family import Refusal
 from tvm_qnn.targets import Target
 
 if TYPE_CHECKING:
@@ -120,9 +121,8 @@ def inspect(
     """Tell what becomes of each operator of a model on a target, without building it."""
     device = resolve(target)
     imported = read(model, batch=batch)
-    program = to_integers(imported.module)
-    chosen = choose_kernels(program.module, device, lowering)
-    return inspect_module(chosen, program.refusals, imported, device)
+    module, refusals = prepared(imported, device, lowering)
+    return inspect_module(module, refusals, imported, device)
 
 
 def read(model: Any, batch: int | None = None) -> Imported:
@@ -132,6 +132,22 @@ def read(model: Any, batch: int | None = None) -> Imported:
 
         model = zoo.path(model)
     return import_model(model, batch=batch)
+
+
+def prepared(
+    imported: Imported, target: Target, lowering: str = "auto"
+) -> tuple[Any, tuple[Refusal, ...]]:
+    """Return the module that ``lower`` takes, and what stays float.
+
+    Raises:
+        TargetError: if there is no such lowering.
+    """
+    if lowering not in lowerings():
+        raise TargetError(f"lowering {lowering!r}: choose one of {', '.join(lowerings())}")
+    if lowering == "float":
+        return canonicalize(imported.module), ()
+    program = to_integers(imported.module)
+    return choose_kernels(program.module, target, lowering), program.refusals
 
 
 @dataclass(frozen=True)
@@ -146,17 +162,9 @@ class Built:
 
 def build(imported: Imported, target: Target, lowering: str = "auto") -> Built:
     """Lower and build an imported model."""
-    if lowering not in lowerings():
-        raise TargetError(f"lowering {lowering!r}: choose one of {', '.join(lowerings())}")
-    if lowering == "float":
-        module = canonicalize(imported.module)
-        inspection = inspect_module(module, (), imported, target)
-        lowered = lower(module, target)
-    else:
-        program = to_integers(imported.module)
-        chosen = choose_kernels(program.module, target, lowering)
-        inspection = inspect_module(chosen, program.refusals, imported, target)
-        lowered = to_kernels(chosen, target)
+    module, refusals = prepared(imported, target, lowering)
+    inspection = inspect_module(module, refusals, imported, target)
+    lowered = lower(module, target) if lowering == "float" else to_kernels(module, target)
     executable = build_executable(lowered.module, target)
     return Built(executable, inspection, lowered.prepared, lowered.weight_bytes)
 

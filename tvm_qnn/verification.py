@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from tvm_qnn import targets
 from tvm_qnn._tvm import relax, tirx, tvm
 from tvm_qnn.arrays import batches, joined
-from tvm_qnn.compiler import build_executable, read, resolve
+from tvm_qnn.compiler import build_executable, prepared, read, resolve
 from tvm_qnn.errors import TargetError
 from tvm_qnn.evaluate import evaluate
 from tvm_qnn.frontend import Imported
 from tvm_qnn.inspection import source_name
 from tvm_qnn.ops import is_op
-from tvm_qnn.passes.pipeline import choose_kernels, to_integers, to_kernels
+from tvm_qnn.passes.pipeline import to_kernels
 from tvm_qnn.passes.rewrite import name_of
 from tvm_qnn.targets import Target
 
@@ -92,21 +92,23 @@ def verify(
     reached = targets.reachable(device)
     if not reached.startswith("native"):
         raise TargetError(f"verify runs the code on this machine; {device.name} is {reached}")
+    if lowering == "float":
+        raise TargetError("lowering 'float' has no integers to verify; leave it out")
     imported = read(model, batch=batch)
     arrays = random_inputs(imported) if inputs is None else dict(inputs)
     pieces = list(batches(imported.inputs, arrays))[:limit]
-    chosen = choose_kernels(to_integers(imported.module).module, device, lowering)
+    chosen, _ = prepared(imported, device, lowering)
     lowered = to_kernels(chosen, device)
     module, names = _exposed(lowered.module)
     machine = relax.VirtualMachine(build_executable(module, device), tvm.cpu())
-    prepared = list(machine["prepare"]())
+    weights = list(machine["prepare"]())
     layers: dict[str, Layer] = {}
     outputs: list[list[Array]] = []
     for done, piece in enumerate(pieces):
         progress(done, len(pieces))
         defined = evaluate(chosen, piece)
         ordered = [tvm.runtime.tensor(piece[info.name]) for info in imported.inputs]
-        results = machine["main"](*ordered, *prepared)
+        results = machine["main"](*ordered, *weights)
         for name, result in zip(names, results, strict=True):
             if name in defined:
                 layer = _compare(source_name(name, imported), result.numpy(), defined[name])
