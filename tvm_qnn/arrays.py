@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import struct
 import tempfile
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +18,11 @@ from numpy.typing import NDArray
 from tvm_qnn.errors import InputError
 
 Array = NDArray[Any]
+# What numpy and zipfile raise for damaged files: RuntimeError for encrypted ones, for example.
+_DAMAGED = (
+    OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, RuntimeError, MemoryError,
+    struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 class Info(Protocol):
@@ -48,7 +56,7 @@ def read_npz(path: str | Path) -> dict[str, Array]:
             return {name: loaded[name] for name in loaded.files}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; write one with numpy.savez(path, name=array)")  # noqa: B904
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+    except _DAMAGED as error:
         raise InputError(f"{path}: not a readable .npz file ({error})") from None
 
 
@@ -63,7 +71,7 @@ def write_npz(path: str | Path, arrays: Mapping[str, Array]) -> None:
         handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type]
+                _save(file, arrays)
             os.chmod(scratch, 0o644)
             os.replace(scratch, path)
         except BaseException:
@@ -71,6 +79,14 @@ def write_npz(path: str | Path, arrays: Mapping[str, Array]) -> None:
             raise
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def _save(file: IO[bytes], arrays: Mapping[str, Array]) -> None:
+    """Do what ``numpy.savez`` does, for arrays that are called ``file`` too."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
 def joined(parts: Sequence[Array]) -> Array:

@@ -83,7 +83,7 @@ def compile_command(
             model, target, output, lowering=lowering, bundle=bundle, batch=batch
         )
     print_refusals(console, artifact.inspection)
-    console.print(f"{artifact.path}: {sizes(artifact.manifest)}", highlight=False)
+    console.print(f"{artifact.path}: {sizes(artifact.manifest)}", highlight=False, markup=False)
 
 
 @app.command()

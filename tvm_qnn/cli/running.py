@@ -41,7 +41,11 @@ def run_model(
     if output is not None:
         write_npz(output, outputs)
     latency = program.benchmark(pieces[0], repeat=repeat)
-    console.print(f"ran {len(pieces)} batch{'es' * (len(pieces) > 1)} of {origin}", highlight=False)
+    console.print(
+        f"ran {len(pieces)} batch{'es' * (len(pieces) > 1)} of {origin}",
+        highlight=False,
+        markup=False,
+    )
     if "labels" in arrays:
         console.print(f"accuracy {accuracy(next(iter(outputs.values())), arrays['labels']):.2%}")
     console.print(
@@ -57,8 +61,11 @@ def accuracy(scores: Any, labels: Any) -> float:
     Raises:
         InputError: if there is not one label for each row.
     """
-    if len(scores) != len(labels):
-        raise InputError(f"{len(labels)} labels for {len(scores)} outputs")
+    if np.ndim(labels) != 1 or len(scores) != len(labels):
+        raise InputError(
+            f"'labels' of shape {list(np.shape(labels))} for {len(scores)} outputs: give one label "
+            "for each, or leave the array out"
+        )
     return float((scores.reshape(len(scores), -1).argmax(axis=1) == labels).mean())
 
 

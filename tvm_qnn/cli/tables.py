@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tvm_qnn.inspection import Inspection
@@ -51,7 +52,7 @@ def print_inspection(inspection: Inspection, as_json: bool = False) -> None:
         return
     console = Console()
     table = Table(
-        title=f"{inspection.model} on {inspection.target}",
+        title=escape(f"{inspection.model} on {inspection.target}"),
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -67,7 +68,7 @@ def print_inspection(inspection: Inspection, as_json: bool = False) -> None:
     for row in inspection.rows:
         weights, activations = _bits(row)
         table.add_row(
-            row.name,
+            escape(row.name),
             "x".join(map(str, row.shape)),
             weights,
             activations,
@@ -81,7 +82,7 @@ def print_inspection(inspection: Inspection, as_json: bool = False) -> None:
     console.print("W, A: bits of weights and activations. Why these kernels:", style="dim")
     for row in inspection.rows:
         if row.why:
-            console.print(f"  {row.name}: {row.why}", style="dim", highlight=False)
+            console.print(f"  {row.name}: {row.why}", style="dim", highlight=False, markup=False)
     packed, full = inspection.weight_bytes, inspection.float_weight_bytes
     ratio = f", {full / packed:.1f} times smaller than float32" if packed else ""
     console.print(
