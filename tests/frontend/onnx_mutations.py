@@ -211,7 +211,8 @@ def _change_integers(model: onnx.ModelProto, rng: Rng) -> None:
     whole_numbers = [t for t in model.graph.initializer if t.data_type == TensorProto.INT64]
     if whole_numbers:
         tensor = pick(rng, whole_numbers)
-        values = np.frombuffer(tensor.raw_data, I64).copy()
+        data = tensor.raw_data
+        values = np.frombuffer(data[: len(data) // 8 * 8], I64).copy()
         if values.size:
             values[int(rng.integers(values.size))] = pick(rng, _INTEGERS)
         tensor.raw_data = values.tobytes()

@@ -17,7 +17,7 @@ from onnxruntime.quantization import (
 
 from tvm_qnn.frontend import import_model
 
-SHAPE = [1, 3, 12, 12]
+SHAPE = [1, 3, 8, 8]
 
 
 class Images(CalibrationDataReader):
@@ -46,16 +46,14 @@ def network() -> onnx.ModelProto:
     return build(nodes, {"x": SHAPE}, ["y"], constants, opset=17, kinds={"y": 1})
 
 
-@pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize(
-    ("kind", "activations", "weights"),
+    ("kind", "activations", "weights", "per_channel"),
     [
-        (QuantFormat.QDQ, QuantType.QUInt8, QuantType.QInt8),
-        (QuantFormat.QDQ, QuantType.QInt8, QuantType.QInt8),
-        (QuantFormat.QDQ, QuantType.QInt16, QuantType.QInt8),
-        (QuantFormat.QDQ, QuantType.QUInt8, QuantType.QInt4),
-        (QuantFormat.QOperator, QuantType.QUInt8, QuantType.QInt8),
-        (QuantFormat.QOperator, QuantType.QInt8, QuantType.QInt8),
+        (QuantFormat.QDQ, QuantType.QUInt8, QuantType.QInt8, True),
+        (QuantFormat.QDQ, QuantType.QInt8, QuantType.QInt8, False),
+        (QuantFormat.QDQ, QuantType.QInt16, QuantType.QInt4, False),
+        (QuantFormat.QOperator, QuantType.QUInt8, QuantType.QInt8, True),
+        (QuantFormat.QOperator, QuantType.QInt8, QuantType.QInt8, False),
     ],
     ids=str,
 )
