@@ -29,7 +29,7 @@ def float_exact(epilogue: Epilogue) -> bool:
 
 def has_result(work: ConvWork, plan: Plan) -> bool:
     """Tell whether a block ``result`` stands between the accumulators and the last block."""
-    return work.epilogue.pack or work.out_channels % plan.lanes != 0
+    return work.epilogue.pack or work.out_channels != plan.channels
 
 
 def out_blocks(work: ConvWork, plan: Plan) -> int:

@@ -97,6 +97,12 @@ def stage(name: str, spatial: Sequence[int], reduce: Sequence[int] = ()) -> Iter
         yield [axis(extent, loop) for axis, extent, loop in zip(axes, extents, loops, strict=True)]
 
 
+def accesses(reads: Sequence[Any], writes: Sequence[Any]) -> None:
+    """Declare the regions that the open block reads and writes, where they cannot be derived."""
+    T.reads(*reads)
+    T.writes(*writes)
+
+
 @contextmanager
 def guard(condition: Any) -> Iterator[None]:
     """Run the statements inside only where ``condition`` holds; None means everywhere."""

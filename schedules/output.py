@@ -182,24 +182,28 @@ def emit_output(
         ir.store(result, value(n, h, w, block), n, h, w, ir.lanes_at(block * lanes, lanes))
     if epilogue.pack:
         assert codes is not None
-        words = plan.channels // WORD
-        with ir.stage("out", (*shape, words)) as axes, inside_row(axes, plan):
+        stored = plan.channels // WORD
+        words = int(args.out.shape[4])
+        with ir.stage("out", (*shape, stored)) as axes, inside_row(axes, plan):
             *position, k = axes
             vector = result[(*position, ir.lanes_at(k * WORD, WORD))]
-            for p in range(codes.bits):
-                ir.store(args.out, word_of(vector, p), *place(*position), p, k)
+            with ir.guard(k < words if stored != words else None):
+                for p in range(codes.bits):
+                    ir.store(args.out, word_of(vector, p), *place(*position), p, k)
         return
-    whole = work.out_channels // lanes
-    with ir.stage("out", (*shape, plan.columns)) as axes, inside_row(axes, plan):
+    whole, rest = divmod(work.out_channels, lanes)
+    with ir.stage("out", (*shape, plan.columns)) as axes:
         *position, block = axes
-        with ir.if_(block < whole):
-            with ir.then():
-                at = ir.lanes_at(block * lanes, lanes)
-                ir.store(args.out, result[(*position, at)], *place(*position), at)
-            with ir.else_(), ir.serial(work.out_channels % lanes) as lane:
-                o = whole * lanes + lane
+        # What is read must be known by block, for ``result`` to nest into the tiles of this block.
+        span = slice(block * lanes, block * lanes + lanes)
+        ir.accesses([result[(*position, span)]], [args.out[(*place(*position), span)]])
+        with inside_row(axes, plan), ir.guard(block < whole):
+            at = ir.lanes_at(block * lanes, lanes)
+            ir.store(args.out, result[(*position, at)], *place(*position), at)
+        if rest:
+            with inside_row(axes, plan), ir.guard(block == whole), ir.serial(rest) as lane:
                 element = result[(*position, block * lanes + lane)]
-                ir.store(args.out, element, *place(*position), o)
+                ir.store(args.out, element, *place(*position), whole * lanes + lane)
 
 
 def inside_row(axes: list[Any], plan: Plan) -> Any:

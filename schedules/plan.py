@@ -16,7 +16,7 @@ WORD = 32
 """Bits of one packed word of output codes."""
 
 _RAGGED_COST = 1.05
-"""Tiles that do not divide a flat row make a padded copy of the activations necessary."""
+"""Tiles that do not divide make padded copies of activations or results necessary."""
 
 _STACK_BYTES = 1024
 """TVM keeps smaller buffers on the stack, from where LLVM takes them into registers."""
@@ -111,15 +111,14 @@ def make_plan(
     columns = ceil_div(work.out_channels, lanes * granule) * granule
     best: tuple[float, int, int] | None = None
     for blocks in range(granule, max(granule, min(columns, registers)) + 1, granule):
-        if columns % blocks:
-            continue
         for rows in range(1, min(width, registers) + 1):
             fits = rows * blocks + blocks < registers
             fits = fits and rows * blocks * lanes * 4 < _STACK_BYTES
             if not fits and (rows, blocks) != (1, granule):
                 continue
             waste = ceil_div(width, rows) * rows / width
-            if flat and width % rows:
+            waste *= ceil_div(columns, blocks) * blocks / columns
+            if (flat and width % rows) or columns % blocks:
                 waste *= _RAGGED_COST
             cost = waste * tile_cost(rows, blocks, update, loads, latency)
             if best is None or cost < best[0]:
@@ -135,6 +134,6 @@ def make_plan(
         height=1 if flat else work.out_height,
         width=width,
         width_stored=ceil_div(width, rows) * rows,
-        columns=columns,
+        columns=ceil_div(columns, blocks) * blocks,
         weights_outer=weight_bytes > cache_bytes,
     )

@@ -78,10 +78,18 @@ def test_thresholds_equal_requantize(target, count: int, pack: bool) -> None:
 
 
 @pytest.mark.parametrize("method", ["dot", "reference"])
-@pytest.mark.parametrize("outputs", [1, 31, 32, 33, 64, 100])
+@pytest.mark.parametrize("outputs", [1, 31, 32, 33, 64, 272])
 def test_bit_planes_fill_the_last_word_with_zeros(target, method: str, outputs: int) -> None:
     for codes in (Codes(0, 1), Codes(-8, 7)):
         check(dense(outputs, Epilogue("requantize", codes, pack=True), 3), family(method), target)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("outputs", [272, 280])
+def test_a_prime_number_of_registers_is_filled_up(target, rows: int, outputs: int) -> None:
+    """17 registers of channels make tiles of several registers, with unused channels at the end."""
+    for epilogue in (Epilogue(), Epilogue("requantize", Codes(0, 255), 7)):
+        check(dense(outputs, epilogue, rows), family("dot"), target)
 
 
 def test_thresholds_at_the_ends_of_int32(target) -> None:
