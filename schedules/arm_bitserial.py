@@ -159,24 +159,31 @@ def _emit_counts(panel: Any, packed: Any, work: ConvWork, plan: Plan) -> Any:
     previous = None
     for group, pairs in enumerate(_groups(work)):
         lanes = ir.alloc((*shape[:2], plan.channels * _LANES), "uint16")
-        (a0, w0), extents = pairs[0], (len(pairs), steps)
+        a0, w0 = pairs[0]
+        # The heaviest weight has one pair of planes; its first step starts the accumulators.
+        started = 1 if previous is None and steps > 1 else 0
+
+        def ones(p: Any, piece: Any, o: Any, pair: Any, k: Any, a0: int = a0, w0: int = w0) -> Any:
+            both = tirx.bitwise_and(
+                panel[p, a0 + pair, ir.lanes_at((piece * steps + k) * _WORDS, _WORDS)],
+                packed[
+                    tirx.floordiv(o, arm_tile.LANES), piece, w0 - pair, k,
+                    tirx.floormod(o, arm_tile.LANES), ir.lanes_at(0, _WORDS),
+                ],
+            )  # fmt: skip
+            return tirx.popcount(tirx.reinterpret("uint16x8", both))
+
+        extents = (len(pairs), steps - started)
         with ir.stage(f"count_{group}", shape, extents) as (p, piece, o, pair, k):
             at = (p, piece, ir.lanes_at(o * _LANES, _LANES))
             with ir.init():
                 start = ir.const(0, "uint16", _LANES)
                 if previous is not None:
                     start = previous[at] + previous[at]
+                elif started:
+                    start = ones(p, piece, o, 0, 0)
                 ir.store(lanes, start, *at)
-            column = ir.lanes_at((piece * steps + k) * _WORDS, _WORDS)
-            both = tirx.bitwise_and(
-                panel[p, a0 + pair, column],
-                packed[
-                    tirx.floordiv(o, arm_tile.LANES), piece, w0 - pair, k,
-                    tirx.floormod(o, arm_tile.LANES), ir.lanes_at(0, _WORDS),
-                ],
-            )  # fmt: skip
-            count = tirx.popcount(tirx.reinterpret("uint16x8", both))
-            ir.store(lanes, lanes[at] + count, *at)
+            ir.store(lanes, lanes[at] + ones(p, piece, o, pair, k + started), *at)
         previous = lanes
     return previous
 
