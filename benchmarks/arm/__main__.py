@@ -23,7 +23,7 @@ from tvm_qnn.targets.record import Target
 RESULTS = Path(__file__).with_name("results.json")
 BOARDS = (RPI3, RPI4, RPI5)
 
-BIPOLAR, TERNARY = Codes(-1, 1, step=2), Codes(-1, 1)
+BIPOLAR = Codes(-1, 1, step=2)
 U2, U4, U8, I2, I4, S8 = (
     Codes(0, 3), Codes(0, 15), Codes(0, 255), Codes(-2, 1), Codes(-8, 7), Codes(-127, 127)
 )  # fmt: skip
@@ -49,7 +49,7 @@ def works() -> Iterator[tuple[str, ConvWork]]:
     yield "bitserial", replace(bare, x=U2)
     yield "bitserial", replace(bare, x=U2, w=U2)
     yield "dot", replace(bare, x=Codes(-128, 127), w=S8, x_planes=False)
-    for x, w in ((BIPOLAR, BIPOLAR), (U2, BIPOLAR), (U2, TERNARY), (U2, I2), (U4, I4)):
+    for x, w in ((BIPOLAR, BIPOLAR), (U2, BIPOLAR), (U2, I2), (U4, I4)):
         yield "bitserial", conv(128, 128, 8, x, w, x_planes=True)
     yield "bitserial", conv(64, 64, 14, BIPOLAR, BIPOLAR, x_planes=True)
     yield "bitserial", conv(256, 256, 7, U2, I2, x_planes=True)
