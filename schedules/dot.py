@@ -38,10 +38,23 @@ class Dot(TiledFamily):
     def __init__(self, instructions: Callable[[Target], list[Instruction]]) -> None:
         self._instructions = instructions
 
-    def instruction(self, work: ConvWork, target: Target) -> Instruction | None:
-        """Return the fastest instruction of the target that is exact for the work."""
-        offered = self._instructions(target)
-        return next((i for i in offered if i.digits(work) is not None), None)
+    def instruction(self, work: ConvWork, target: Target) -> Instruction:
+        """Return the fastest instruction of the target that is exact for supported work."""
+        return self._fit(work, target)[0]
+
+    def _fit(self, work: ConvWork, target: Target) -> tuple[Instruction, tuple[Digits, Digits]]:
+        found = self._fitting(work, target)
+        assert found is not None, "supports() refuses such work"
+        return found
+
+    def _fitting(
+        self, work: ConvWork, target: Target
+    ) -> tuple[Instruction, tuple[Digits, Digits]] | None:
+        for instruction in self._instructions(target):
+            digits = instruction.digits(work)
+            if digits is not None:
+                return instruction, digits
+        return None
 
     def supports(self, work: ConvWork, target: Target) -> Refusal | None:
         """See :class:`tvm_qnn.schedules.family.Family`."""
@@ -52,11 +65,11 @@ class Dot(TiledFamily):
             return Refusal(self.name, f"{work.groups} channel groups", "reference takes them")
         if work.x_planes:
             return Refusal(self.name, "activations come as bit planes", "hand over codes")
-        instruction = self.instruction(work, target)
-        if instruction is None:
+        fitting = self._fitting(work, target)
+        if fitting is None:
             reason = f"no instruction of {target.name} takes codes {work.x} and {work.w}"
             return Refusal(self.name, reason, "at most 8 bits, and values that fit them")
-        if intermediate_bound(work, *instruction.digits(work)) >= 2**31:
+        if intermediate_bound(work, *fitting[1]) >= 2**31:
             return Refusal(self.name, "sums of digits can leave int32", "reference takes them")
         return None
 
@@ -72,7 +85,7 @@ class Dot(TiledFamily):
 
     def digits(self, work: ConvWork, target: Target) -> tuple[Digits, Digits]:
         """See :class:`TiledFamily`."""
-        return self.instruction(work, target).digits(work)
+        return self._fit(work, target)[1]
 
     def plan(self, work: ConvWork, target: Target) -> Plan:
         """See :class:`TiledFamily`."""

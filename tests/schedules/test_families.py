@@ -167,15 +167,20 @@ def test_groups_run_on_the_reference(target, w_zero) -> None:
     check(work, able[0], target)
 
 
-@pytest.mark.parametrize("channels", [5, 32, 70])
-@pytest.mark.parametrize(("padding", "x_zero"), [((0, 0, 0, 0), 0), (PAD, 2), (PAD, -1)])
-def test_activations_in_bit_planes(target, channels: int, padding, x_zero: int) -> None:
-    work = ConvWork(1, 5, 7, channels, 16, (3, 3), Codes(0, 3), BIPOLAR, padding=padding,
+@pytest.mark.parametrize(
+    ("channels", "kernel", "padding", "x_zero"),
+    [
+        (5, (3, 3), (0, 0, 0, 0), 0),
+        (32, (3, 3), PAD, 2),
+        (70, (3, 3), PAD, -1),
+        (70, (1, 1), (0, 0, 0, 0), 1),
+        (64, (1, 1), (0, 0, 0, 0), 0),
+    ],
+)
+def test_activations_in_bit_planes(target, channels, kernel, padding, x_zero) -> None:
+    work = ConvWork(1, 5, 7, channels, 16, kernel, Codes(0, 3), BIPOLAR, padding=padding,
                     x_zero=x_zero, x_planes=True)  # fmt: skip
-    able = families_for(work, target)
-    assert {f.name for f in able} == {"bitserial", "reference"}
-    for candidate in able:
-        check(work, candidate, target)
+    agree(work, target, {"bitserial", "reference"})
 
 
 def test_sixteen_bit_activations(target) -> None:
