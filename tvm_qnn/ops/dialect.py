@@ -154,19 +154,30 @@ def _sum_fits(count: int, x: Codes, x_zero: int, w: Codes, w_zero: Sequence[int]
     _need(bound < 2**31, f"sums of {count} products can reach {bound}, beyond int32")
 
 
+def _activation_shape(x: Any, codes: Codes, a: Attrs) -> list[int]:
+    """Return the shape of activations [..., C] that may come as bit planes."""
+    if a["x_layout"] != "planes":
+        _need_codes(x, codes)
+        return shape_of(x)
+    _need_dtype(x, "uint32")
+    *outer, planes, words = shape_of(x)
+    channels = a["channels"]
+    _need(planes == codes.bits, f"{planes} bit planes of {codes.bits}-bit codes")
+    _need(words == -(-channels // 32), f"{words} words for {channels} channels")
+    return [*outer, channels]
+
+
+def _zeros_fit(zeros: Sequence[int], channels: int) -> None:
+    _need(len(zeros) in (1, channels), f"{len(zeros)} zero points for {channels} output channels")
+
+
 def _infer_conv2d(call: Any, a: Attrs) -> Any:
     x, w = call.args
     xc, wc = codes_of(a, "x_"), codes_of(a, "w_")
     _need_codes(w, wc)
     ws = shape_of(w)
-    if a["x_layout"] == "planes":
-        _need_dtype(x, "uint32")
-        planes = shape_of(x)
-        _need(planes[3] == xc.bits, f"{planes[3]} bit planes of {xc.bits}-bit codes")
-        xs = [*planes[:3], a["channels"]]
-    else:
-        _need_codes(x, xc)
-        xs = shape_of(x)
+    xs = _activation_shape(x, xc, a)
+    _zeros_fit(a["w_zero"], ws[0])
     out = conv_output(xs, ws, a)
     _sum_fits(ws[1] * ws[2] * ws[3], xc, a["x_zero"], wc, a["w_zero"])
     return _tensor(out, "int32")
@@ -190,12 +201,8 @@ def _infer_dense(call: Any, a: Attrs) -> Any:
     xc, wc = codes_of(a, "x_"), codes_of(a, "w_")
     _need_codes(w, wc)
     ws = shape_of(w)
-    if a["x_layout"] == "planes":
-        _need_dtype(x, "uint32")
-        xs = [*shape_of(x)[:-2], a["channels"]]
-    else:
-        _need_codes(x, xc)
-        xs = shape_of(x)
+    xs = _activation_shape(x, xc, a)
+    _zeros_fit(a["w_zero"], ws[0])
     _need(len(ws) == 2 and xs[-1] == ws[1], f"dense of shapes {xs} and {ws}")
     _sum_fits(ws[1], xc, a["x_zero"], wc, a["w_zero"])
     return _tensor([*xs[:-1], ws[0]], "int32")
