@@ -121,9 +121,9 @@ class ArmDot(TiledFamily):
         """See :class:`TiledFamily`."""
         if self._method(work, target).by_lane:
             return arm_tile.output_plan(work, arm_tile.Shape(registers=16, ops=4, loads=4))
-        # LLVM unrolls this loop four times for the A53, and spills with more accumulators.
-        narrow = 4 if self._method(work, target) != SINGLES else 8
-        registers = narrow if target.cpu == arm_tile.IN_ORDER else 16
+        # LLVM unrolls the loop of pairs four times for the A53, and spills with more accumulators.
+        small = target.cpu == arm_tile.IN_ORDER and self._method(work, target) != SINGLES
+        registers = 4 if small else 16
         shape = arm_tile.Shape(registers=registers, ops=12, loads=4, per_block=4)
         return arm_tile.output_plan(work, shape)
 

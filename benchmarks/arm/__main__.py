@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.arm import blocks
 from benchmarks.arm.cases import random_inputs
 from benchmarks.arm.estimate import estimate
-from tvm_qnn.ops.workload import ConvWork, Epilogue
+from tvm_qnn.ops.workload import ConvWork, Epilogue, EpilogueKind
 from tvm_qnn.schedules import family
 from tvm_qnn.spec import Codes
 from tvm_qnn.targets.arm import RPI3, RPI4, RPI5
@@ -33,7 +33,7 @@ def conv(c: int, o: int, size: int, x: Codes, w: Codes, kernel: int = 3, **more:
     """Return a square convolution that keeps its size, with codes or bit planes as result."""
     pad = kernel // 2
     planes = bool(more.get("x_planes"))
-    kind = "threshold" if x == BIPOLAR else "requantize"
+    kind: EpilogueKind = "threshold" if x == BIPOLAR else "requantize"
     return ConvWork(
         1, size, size, c, o, (kernel, kernel), x=x, w=w, padding=(pad,) * 4,
         epilogue=Epilogue(kind, x, pack=planes), **more,
