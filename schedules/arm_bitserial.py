@@ -1,9 +1,8 @@
 """Family ``bitserial`` on AArch64: AND, byte-wise popcount (CNT), pairwise accumulation (UADALP).
 
 Accumulators are eight lanes of uint16 along K, 128 bits of one plane a step. The products of plane
-pairs (a, w) with equal weight 2**(a + w) share one accumulator: heavier pairs come first, and the
-accumulator doubles between weights (Horner), or each weight has an accumulator of its own
-(``separate``), which loads every vector once and needs more registers.
+pairs (a, w) with equal weight 2**(a + w) are counted together: heavier pairs come first, and the
+accumulators double from one weight to the next (Horner's rule).
 
 One step adds at most 16 to a lane, so a lane holds at most ``16 * steps * (2**A - 1) * (2**W - 1)``
 after ``steps`` steps; K is cut into pieces for which that fits 16 bits, and pieces are summed in
