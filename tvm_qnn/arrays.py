@@ -9,8 +9,9 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,20 +26,22 @@ _DAMAGED = (
 )  # fmt: skip
 
 
-class Info(Protocol):
-    """What an input says about itself."""
+@dataclass(frozen=True)
+class TensorInfo:
+    """Name, shape and dtype of an input or an output.
 
-    @property
-    def name(self) -> str:
-        """Its name."""
+    Attributes:
+        name: as in the model file.
+        shape: fixed sizes, outermost first.
+        dtype: name of the numpy dtype; 4-bit and 2-bit codes are stored as uint8 or int8.
+    """
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its shape."""
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
 
-    @property
-    def dtype(self) -> str:
-        """Its dtype."""
+    def __str__(self) -> str:
+        return f"{self.name!r} {self.dtype} {list(self.shape)}"
 
 
 def read_npz(path: str | Path) -> dict[str, Array]:
@@ -94,7 +97,7 @@ def joined(parts: Sequence[Array]) -> Array:
     return np.concatenate(parts) if parts[0].ndim else np.stack(parts)
 
 
-def batches(infos: Sequence[Info], arrays: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+def batches(infos: Sequence[TensorInfo], arrays: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
     """Cut arrays along the first axis into inputs of exactly the shapes of a model.
 
     Args:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tvm_qnn.arrays import TensorInfo
 from tvm_qnn.errors import ArtifactError
 
 FORMAT = 1
@@ -23,24 +24,6 @@ MANIFEST = "manifest.json"
 
 _INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 DTYPES = _INTEGERS | {"bool", "float16", "float32", "float64"}
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """Name, shape and dtype of an input or an output.
-
-    Attributes:
-        name: as in the model file.
-        shape: fixed sizes, outermost first.
-        dtype: name of the numpy dtype.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-
-    def __str__(self) -> str:
-        return f"{self.name!r} {self.dtype} {list(self.shape)}"
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tvm_qnn.arrays import TensorInfo
 from tvm_qnn.device_run import DeviceError, Executor, Latency, check_machine, load_runtime
 from tvm_qnn.errors import ArtifactError, InputError
-from tvm_qnn.manifest import LIBRARY, Manifest, TensorInfo, read_manifest
+from tvm_qnn.manifest import LIBRARY, Manifest, read_manifest
 
 __all__ = ["Latency", "Program", "TensorInfo", "load"]
 

@@ -12,6 +12,7 @@ from typing import Any
 from warnings import catch_warnings, simplefilter
 
 from tvm_qnn._tvm import relax
+from tvm_qnn.arrays import TensorInfo
 from tvm_qnn.errors import UnsupportedError
 
 INPUT_DTYPES = ("float32", "uint8", "int8")
@@ -21,21 +22,6 @@ MAX_ELEMENTS = 2**31 - 1
 """Elements of one tensor: TVM numbers them with int32."""
 
 _LISTED = 20
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """An input or output of a network.
-
-    Attributes:
-        name: Its name in the source.
-        shape: Static shape.
-        dtype: Dtype in the module; 4-bit and 2-bit codes are stored as uint8 or int8.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
 
 
 @dataclass(frozen=True)
