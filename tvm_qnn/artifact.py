@@ -25,7 +25,6 @@ from tvm_qnn.manifest import (
     LIBRARY,
     MANIFEST,
     Manifest,
-    TensorInfo,
     checksum,
     parse_manifest,
     read_manifest,
@@ -35,7 +34,7 @@ from tvm_qnn.targets.device_library import runtime_library
 from tvm_qnn.targets.instructions import required_flags
 from tvm_qnn.targets.link import linker
 
-__all__ = ["Manifest", "TensorInfo", "read_manifest", "write_artifact"]
+__all__ = ["Manifest", "read_manifest", "write_artifact"]
 
 _RUN, _README, _LICENSE = "run.py", "README.txt", "LICENSE.apache-tvm.txt"
 _FILES = frozenset({LIBRARY, MANIFEST, RUNTIME_LIBRARY, _RUN, _README, _LICENSE})

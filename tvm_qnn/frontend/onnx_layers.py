@@ -124,7 +124,7 @@ def gemm(n: Node) -> Any:
     if c is None or beta == 0.0:
         return y
     if c.data is not None:
-        offset = relax.const(c.data * np.float32(beta), "float32")
+        offset = relax.const(np.multiply(c.data, np.float32(beta)), "float32")
     elif beta != 1.0:
         factor = relax.const(np.float32(beta), "float32")
         offset = n.emit(relax.op.multiply(c.use(), factor))

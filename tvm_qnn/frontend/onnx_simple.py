@@ -178,7 +178,11 @@ def pad(n: Node) -> Any:
         value = n.optional_constant(2, "constant_value")
         axes = n.optional_constant(3, "axes")
     else:
-        widths, value, axes = n.ints("pads", []), np.float32(n.attrs.get("value", 0.0)), None
+        widths, value, axes = (
+            n.ints("pads", []),
+            np.asarray(n.attrs.get("value", 0.0), np.float32),
+            None,
+        )
     which = list(range(rank)) if axes is None else [int(a) % rank for a in axes.reshape(-1)]
     n.need(len(widths) == 2 * len(which), f"{len(widths)} pads for {len(which)} axes")
     n.need(len(set(which)) == len(which), "an axis is named twice")
