@@ -102,10 +102,12 @@ class BitSerial(TiledFamily):
         """See :class:`TiledFamily`."""
         planes = planes_of(self.digits(work, target)[1])
         bits = int(np.prod(work.weight_shape)) * planes
+        # Many plane pairs keep the units busy in a small tile, and large ones are slow to compile.
+        wide = "avx512" in target.features and work.x.bits * planes <= 6
         return make_plan(
             work,
             target.vector_bytes // 4,
-            registers=28 if "avx512" in target.features else 10,
+            registers=28 if wide else 10,
             update=self._update(work, target),
             latency=1,
             weight_bytes=bits // 8,

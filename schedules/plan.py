@@ -90,6 +90,7 @@ def make_plan(
     update: float,
     loads: float = 0.5,
     latency: float = 4,
+    most_blocks: int = 32,
     weight_bytes: int = 0,
     cache_bytes: int = 256 * 1024,
 ) -> Plan:
@@ -102,6 +103,7 @@ def make_plan(
         update: see :func:`tile_cost`.
         loads: see :func:`tile_cost`.
         latency: see :func:`tile_cost`.
+        most_blocks: registers of channels in a tile at most (what a packed word needs is taken).
         weight_bytes: size of the packed weights.
         cache_bytes: what stays in cache while an image passes.
     """
@@ -110,7 +112,7 @@ def make_plan(
     granule = max(1, WORD // lanes) if work.epilogue.pack else 1
     columns = ceil_div(work.out_channels, lanes * granule) * granule
     best: tuple[float, int, int] | None = None
-    for blocks in range(granule, max(granule, min(columns, registers)) + 1, granule):
+    for blocks in range(granule, max(granule, min(columns, registers, most_blocks)) + 1, granule):
         for rows in range(1, min(width, registers) + 1):
             fits = rows * blocks + blocks < registers
             fits = fits and rows * blocks * lanes * 4 < _STACK_BYTES
