@@ -113,7 +113,7 @@ def _finish(rewriter: Rewriter, call: Any, name: str) -> Any:
 
 
 def _chain(rewriter: Rewriter, expr: Any) -> _Chain | None:
-    """Follow per-channel arithmetic back to accumulators or codes."""
+    """Follow per-channel arithmetic back to accumulators, codes, or a sum of two tensors."""
     call = rewriter.definition(expr)
     if is_op(call, "qnn.affine"):
         mul, add = (constant(a) for a in call.args[1:])
@@ -139,6 +139,8 @@ def _chain(rewriter: Rewriter, expr: Any) -> _Chain | None:
     values = constant(right)
     if values is None and not is_op(call, "relax.divide"):
         left, values = right, constant(left)
+    if values is None and _summands(rewriter, expr) is not None:
+        return _Chain.of(expr, np.ones(1), np.zeros(1))
     if values is None or shape_of(left) != shape_of(expr):
         return None
     vector = per_channel(values, len(shape_of(left)), -1)
@@ -162,10 +164,7 @@ def _requantize(rewriter: Rewriter, call: Any, name: str) -> Any:
     codes, zero_point = codes_of(attrs), int(zero.reshape(-1)[0])
     step = float(scale.reshape(-1)[0])
     chain = _chain(rewriter, call.args[0])
-    if chain is None:
-        return _residual(rewriter, call, codes, zero_point, step)
-    ends = chain.ends()
-    if ends is None:
+    if chain is None or chain.ends() is None:
         return None
     chain = chain.scaled(np.asarray([1.0 / step]))
     reached: Codes | None = codes
@@ -195,10 +194,13 @@ def _requantize(rewriter: Rewriter, call: Any, name: str) -> Any:
 def _epilogue(
     rewriter: Rewriter, chain: _Chain, codes: Codes, zero: int, rounding: str
 ) -> Any | None:
-    """Return the threshold or requantize call of a chain in steps, or None beyond float32."""
+    """Return the threshold, requantize or add call of a chain in steps, or None beyond float32."""
     mul, add = chain.mul.astype(np.float32), chain.add.astype(np.float32)
     if not (np.isfinite(mul).all() and np.isfinite(add).all()):
         return None
+    parts = _summands(rewriter, chain.source)
+    if parts is not None:
+        return _residual(parts, mul, add, codes, zero, rounding)
     acc_range = accumulator_range(rewriter, chain.source)
     if codes.count > MOST_THRESHOLD_CODES or acc_range is None:
         return build.requantize(chain.source, mul, add, codes, zero, rounding)
@@ -229,28 +231,31 @@ def _clamped_codes(codes: Codes, zero: int, chain: _Chain, rounding: str) -> Cod
     return Codes(lo, hi) if lo < hi else None
 
 
-def _residual(rewriter: Rewriter, call: Any, codes: Codes, zero: int, step: float) -> Any:
-    """Fold the quantizer of a sum of two quantized tensors: ``qnn.add``."""
-    relu = rewriter.defined_by(call.args[0], "relax.nn.relu")
-    total = rewriter.defined_by(relu.args[0] if relu is not None else call.args[0], "relax.add")
-    if total is None or codes.step != 1:
+def _summands(rewriter: Rewriter, expr: Any) -> tuple[Quantized, Quantized] | None:
+    """Return the parts of a sum of two tensors of one shape that are quantized per tensor."""
+    total = rewriter.defined_by(expr, "relax.add")
+    if total is None:
         return None
-    parts = [quantized(rewriter, part) for part in total.args]
-    a, b = parts
+    a, b = (quantized(rewriter, part) for part in total.args)
     if a is None or b is None or not (_plain(a) and _plain(b)):
         return None
-    if shape_of(a.codes) != shape_of(b.codes):
+    return (a, b) if shape_of(a.codes) == shape_of(b.codes) else None
+
+
+def _residual(
+    parts: tuple[Quantized, Quantized], mul: NDArray[np.float32], add: NDArray[np.float32],
+    codes: Codes, zero: int, rounding: str,
+) -> Any | None:  # fmt: skip
+    """Return the ``qnn.add`` of ``(a + b) * mul + add``, or None where channels differ."""
+    if mul.size > 1 or add.size > 1 or codes.step != 1:
         return None
-    if relu is not None:
-        lo = max(codes.lo, min(zero, codes.hi - 1))
-        codes = Codes(lo, codes.hi) if Codes(lo, codes.hi).dtype == codes.dtype else codes
-        if codes.lo < zero:
-            return None
-    a_scale, b_scale = a.qtype.scale[0], b.qtype.scale[0]
-    offset = -(a.qtype.zero[0] * a_scale + b.qtype.zero[0] * b_scale) / step
+    factor = float(mul.reshape(-1)[0])
+    a, b = parts
+    a_scale, b_scale = a.qtype.scale[0] * factor, b.qtype.scale[0] * factor
+    offset = float(add.reshape(-1)[0]) - (a.qtype.zero[0] * a_scale + b.qtype.zero[0] * b_scale)
     return build.add(
-        a.codes, b.codes, a_mul=a_scale / step, b_mul=b_scale / step, offset=offset, codes=codes,
-        zero=zero, rounding=attrs_of(call)["rounding"],
+        a.codes, b.codes, a_mul=a_scale, b_mul=b_scale, offset=offset, codes=codes, zero=zero,
+        rounding=rounding,
     )  # fmt: skip
 
 
