@@ -1,9 +1,10 @@
 """Float operators on proven quantized values become ``qnn.*`` operators on codes.
 
 Matches ``nn.conv2d`` (NCHW, OIHW) and ``matmul`` with quantized activations and constant weights
-that are quantized or lie on a grid, ``nn.max_pool2d``, ``nn.avg_pool2d`` and ``mean`` over the
-image of quantized activations. The result stays float by ``qnn.affine``, which the epilogues fold
-away later. Whatever is left alone is named in the refusals, with the reason and what would help.
+that are quantized or lie on a grid, ``nn.max_pool2d`` of quantized activations or of codes,
+``nn.avg_pool2d`` and ``mean`` over the image of quantized activations. Results stay float by
+``qnn.affine``, which the epilogues fold away later. Whatever is left alone is named in the
+refusals, with the reason and what would help.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tvm_qnn.ops import build, code_attrs, is_op, make, shape_of
 from tvm_qnn.passes.facts import Quantized, grid_of, narrowed, quantized
 from tvm_qnn.passes.rewrite import Rewriter, constant, rewrite
 from tvm_qnn.schedules.family import Refusal
-from tvm_qnn.spec import QType
+from tvm_qnn.spec import Codes, QType
 
 TO_NHWC = [0, 2, 3, 1]
 TO_NCHW = [0, 3, 1, 2]
@@ -219,7 +220,13 @@ def _nhwc(rewriter: Rewriter, codes: Any, name: str) -> Any:
 
 def _max_pool2d(rewriter: Rewriter, call: Any, name: str) -> Any:
     attrs = call.attrs
-    x = _activation(rewriter, call.args[0])
+    dtype = str(call.args[0].ty.dtype)
+    if dtype in ("uint8", "int8"):
+        # Codes that are pooled as they are, between a quantizer and its counterpart.
+        limits = np.iinfo(dtype)
+        x = Quantized(call.args[0], QType(Codes(int(limits.min), int(limits.max))))
+    else:
+        x = _activation(rewriter, call.args[0])
     if attrs.ceil_mode or str(attrs.layout) != "NCHW":
         raise _RefusedError("maximum pooling with ceil mode", "use floor mode with padding")
     pooled = build.max_pool2d(
@@ -231,8 +238,10 @@ def _max_pool2d(rewriter: Rewriter, call: Any, name: str) -> Any:
         dilation=[int(v) for v in attrs.dilation],
     )
     pooled = rewriter.emit(pooled, f"{name}_pooled")
-    codes = rewriter.emit(relax.op.permute_dims(pooled, TO_NCHW), f"{name}_codes")
-    return build.dequantize(codes, x.qtype)
+    codes = relax.op.permute_dims(pooled, TO_NCHW)
+    if dtype in ("uint8", "int8"):
+        return codes
+    return build.dequantize(rewriter.emit(codes, f"{name}_codes"), x.qtype)
 
 
 def _average(
