@@ -23,6 +23,7 @@ from tvm_qnn.passes.rewrite import name_of
 from tvm_qnn.targets import Target
 
 Array = NDArray[Any]
+_MOVES = ("relax.reshape", "relax.permute_dims")
 Progress = Callable[[int, int], None]
 
 
@@ -144,7 +145,7 @@ def _exposed(mod: Any) -> tuple[Any, list[str]]:
         for binding in block.bindings
         if isinstance(binding.value, relax.Call)
         and isinstance(binding.var.ty, relax.TensorType)
-        and not is_op(binding.value, "relax.reshape", "relax.permute_dims")
+        and (not is_op(binding.value, *_MOVES) or _names_a_kernel(binding))
     ]
     new: dict[Any, Any] = {}
     builder = relax.BlockBuilder(mod)
@@ -173,6 +174,14 @@ def _exposed(mod: Any) -> tuple[Any, list[str]]:
     exposed = result["exposed"].with_attr("global_symbol", "main")
     module = tvm.IRModule({**functions, result.get_global_var("main"): exposed})
     return module, [name_of(v) for v in variables]
+
+
+def _names_a_kernel(binding: Any) -> bool:
+    """Tell whether a reshape gives the image that a kernel made the shape of its operator."""
+    source = binding.value.args[0]
+    return isinstance(source, relax.Var) and name_of(source).startswith(
+        f"{name_of(binding.var)}_image"
+    )
 
 
 def _compare(name: str, result: Array, defined: Array) -> Layer:
