@@ -4,6 +4,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from tests.networks.models import Graph
 from tests.passes.random_networks import RandomNetwork
 from tvm_qnn.compiler import read
 from tvm_qnn.evaluate import evaluate
@@ -46,3 +47,21 @@ def test_kernels_equal_their_definitions(seed, lowering):
         np.concatenate(pair) for pair in zip(expected(model, x), expected(model, -x), strict=True)
     ]
     equal(list(outcome.outputs.values()), wanted)
+
+
+@pytest.mark.parametrize("lowering", ["dot", "bitserial", "reference"])
+def test_every_layer_is_compared(lowering):
+    # Kernels of matrix products make images of one row, which are reshaped.
+    g = Graph([3, 32])
+    x = g.limited("x", 4, 0.5)
+    x = g.limited(g.node("Gemm", [x, g.weights([64, 32]), g.bias(64)], transB=1), 4, 1.0)
+    x = g.quantize(g.node("Gemm", [x, g.weights([9, 64])], transB=1), 0.5, 7)
+    model = g.model(g.node("Gemm", [x, g.weights([5, 9])], transB=1))
+    outcome = verify(model, {"x": g.input()}, lowering=lowering)
+    assert outcome.first_wrong is None
+    compared = {layer.name: layer.elements for layer in outcome.layers}
+    quantizers = [n.name for n in g.nodes if n.op_type == "QuantizeLinear"]
+    products = [n.name for n in g.nodes if n.op_type == "Gemm"]
+    assert set(quantizers) | {products[-1]} <= set(compared)
+    assert [compared[n] for n in quantizers[2:]] == [27]
+    assert compared[products[-1]] == 15
