@@ -94,7 +94,7 @@ class ArmDot(TiledFamily):
         if chosen is None:
             reason = f"codes {work.x} and {work.w} with their zero points do not fit int8"
             return Refusal(self.name, reason, "at most 8 bits")
-        if intermediate_bound(work, *chosen.digits(work)) >= 2**31:
+        if intermediate_bound(work, *self.digits(work, target)) >= 2**31:
             return Refusal(self.name, "sums of digits can leave int32", "reference takes them")
         return None
 

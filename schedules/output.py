@@ -156,12 +156,14 @@ def emit_output(
         acc, at = total(n, h, w, block), ir.lanes_at(block * lanes, lanes)
         if epilogue.kind == "none":
             return acc
+        first, second = parameters
+        if epilogue.kind == "affine":
+            return affine(acc, first[at], second[at], lanes)
+        assert codes is not None
         if epilogue.kind == "threshold":
-            index = counted_index(acc, *parameters, at, lanes)
+            index = counted_index(acc, first, second, at, lanes)
         else:
-            y = affine(acc, parameters[0][at], parameters[1][at], lanes)
-            if epilogue.kind == "affine":
-                return y
+            y = affine(acc, first[at], second[at], lanes)
             index = rounded_index(y, codes, epilogue.zero, epilogue.rounding, lanes)
         if epilogue.pack:
             return ir.cast(index, "uint8", lanes)
