@@ -61,6 +61,7 @@ def test_sample_accuracy_is_near_the_recorded_one():
     accuracy = np.mean(np.array(found) == samples["labels"])
     deviation = (entry.test_accuracy * (1 - entry.test_accuracy) / 256) ** 0.5
     assert abs(accuracy - entry.test_accuracy) < 4 * deviation
+    assert entry.test_accuracy >= 0.9
 
 
 def test_fashion_model_is_low_bit_in_every_layer():
