@@ -35,6 +35,13 @@ _BOUNDED = {
     "relax.nn.softmax": (0.0, 1.0),
     "relax.sign": (-1.0, 1.0),
 }
+_WITHIN = (
+    "relax.mean",
+    "relax.max",
+    "relax.min",
+    "relax.nn.max_pool2d",
+    "relax.nn.adaptive_avg_pool2d",
+)
 _ROUNDINGS = {
     "relax.round": "half_even",
     "relax.floor": "floor",
@@ -99,7 +106,10 @@ class _Inference:
         if name == "relax.clip":
             floor, ceiling = (float(np.float32(a.value)) for a in call.args[1:3])
             return min(max(low, floor), ceiling), min(max(high, floor), ceiling)
-        if name in _ROUNDINGS or name in _MOVES or name == "relax.nn.max_pool2d":
+        if name == "relax.nn.avg_pool2d":
+            # Padding counts as 0.
+            return min(low, 0.0), max(high, 0.0)
+        if name in _ROUNDINGS or name in _MOVES or name in _WITHIN:
             return low, high
         if name in (
             "relax.add",

@@ -370,3 +370,18 @@ def test_the_whole_way_from_plain_arithmetic():
 
     new = infer_quantization(canonicalize(module(SHAPE, before)))
     assert type_of(new) == (Codes(0, 3), [0.5], [0])
+
+
+@pytest.mark.parametrize(
+    ("pool", "codes"),
+    [
+        (lambda x: relax.op.mean(x, axis=[2, 3]), Codes(1, 3)),
+        (lambda x: relax.op.nn.adaptive_avg_pool2d(x, 1), Codes(1, 3)),
+        (lambda x: relax.op.nn.avg_pool2d(x, 2, padding=1, count_include_pad=True), Codes(0, 3)),
+    ],
+)
+def test_averages_stay_within_the_bounds_of_their_values(pool, codes):
+    def body(emit, x):
+        return emit(relax.op.round(emit(pool(emit(relax.op.clip(x, 1, 3))))))
+
+    assert type_of(run(body)[1]) == (codes, [1.0], [0])
