@@ -221,7 +221,7 @@ def machine() -> dict[str, str]:
         model = next((v.split(":")[1].strip() for v in lines if "model name" in v), model)
     return {
         "cpu": model,
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "tvm": tvm.__version__,
         "onnxruntime": onnxruntime.__version__,
         "threads": "1",
