@@ -8,6 +8,7 @@ Reads benchmarks/results/*.json, benchmarks/arm/results.json and the record of t
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,19 @@ def kernels(facts: dict[str, Any]) -> str:
                     ]
                 )
     return table(["layer", "bits", "kernel", "GMAC/s", "faster than ONNX Runtime int8"], rows)
+
+
+def geometric_means(facts: dict[str, Any]) -> str:
+    """Write the mean ratios over the four 3x3 convolutions of ResNet-18."""
+    shapes = ("conv3x3 64ch", "conv3x3 128ch", "conv3x3 256ch", "conv3x3 512ch")
+    cases = [case for case in facts["cases"] if case["case"].startswith(shapes)]
+    rows = []
+    for bits in ("w1a1", "w2a2", "w8a8"):
+        ratios = [case[bits]["ratio"] for case in cases]
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        rows.append([bits.upper(), f"{mean:.2f}", f"{min(ratios):.2f} to {max(ratios):.2f}"])
+    headings = ["bits", "faster than ONNX Runtime int8, geometric mean", "over the four shapes"]
+    return table(headings, rows)
 
 
 def arm(facts: dict[str, Any]) -> str:
@@ -170,7 +184,15 @@ def main() -> None:
     readme = (ROOT / "README.md").read_text()
     before, _, rest = readme.partition(BEGIN)
     _, _, after = rest.partition(END)
-    text = f"{BEGIN}\n{networks(network)}\n\n{machine(network)}; one thread, untuned.\n{END}"
+    text = "\n\n".join(
+        [
+            networks(network),
+            "The four 3x3 convolutions of ResNet-18, one kernel at a time:",
+            geometric_means(kernel),
+            f"One thread, untuned; {machine(network)}.",
+        ]
+    )
+    text = f"{BEGIN}\n{text}\n{END}"
     (ROOT / "README.md").write_text(before + text + after)
 
 
