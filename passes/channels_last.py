@@ -16,8 +16,9 @@ import numpy as np
 
 from tvm_qnn._tvm import relax
 from tvm_qnn.ops import attrs_of, is_op, make, shape_of
+from tvm_qnn.passes.facts import values_of
 from tvm_qnn.passes.recognize import TO_NCHW, TO_NHWC
-from tvm_qnn.passes.rewrite import Rewriter, constant, name_of, rewrite
+from tvm_qnn.passes.rewrite import Rewriter, name_of, rewrite
 
 _UNARY = (
     "relax.nn.relu", "relax.clip", "relax.round", "relax.floor", "relax.ceil", "relax.sigmoid",
@@ -69,7 +70,7 @@ def _turned(rewriter: Rewriter, call: Any, held: dict[Any, Any]) -> Any:
         elif is_op(call, *_UNARY) and position > 0:
             args.append(arg)
         else:
-            values = constant(arg)
+            values = values_of(rewriter, arg)
             if values is None:
                 if shape_of(arg) != image:
                     return None

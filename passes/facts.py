@@ -51,6 +51,16 @@ def quantized(rewriter: Rewriter, expr: Any) -> Quantized | None:
     )
 
 
+def values_of(rewriter: Rewriter, expr: Any) -> NDArray[Any] | None:
+    """Return the array of a constant, which may be quantized (a bias of 8 bits), or None."""
+    values = constant(expr)
+    if values is not None:
+        return values
+    proof = quantized(rewriter, expr)
+    codes = None if proof is None else constant(proof.codes)
+    return None if proof is None or codes is None else proof.qtype.dequantize(codes)
+
+
 def range_of(qtype: QType) -> tuple[float, float]:
     """Return the smallest and the largest value of a type."""
     if qtype.codebook is not None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tvm_qnn._tvm import relax
 from tvm_qnn.ops import attrs_of, build, codes_of, is_op, make, shape_of
-from tvm_qnn.passes.facts import Quantized, quantized
+from tvm_qnn.passes.facts import Quantized, quantized, values_of
 from tvm_qnn.passes.rewrite import Rewriter, constant, per_channel, rewrite
 from tvm_qnn.passes.workloads import accumulator_range
 from tvm_qnn.spec import Codes, thresholds_of
@@ -136,9 +136,9 @@ def _chain(rewriter: Rewriter, expr: Any) -> _Chain | None:
     if not is_op(call, "relax.add", "relax.multiply", "relax.divide"):
         return None
     left, right = call.args
-    values = constant(right)
+    values = values_of(rewriter, right)
     if values is None and not is_op(call, "relax.divide"):
-        left, values = right, constant(left)
+        left, values = right, values_of(rewriter, left)
     if values is None and _summands(rewriter, expr) is not None:
         return _Chain.of(expr, np.ones(1), np.zeros(1))
     if values is None or shape_of(left) != shape_of(expr):

@@ -154,6 +154,14 @@ def a_grouped_codebook(g, x):
 
 
 @case()
+def a_bias_of_8_bits(g, x):
+    bias = g.const(g.rng.integers(-128, 128, 4).astype(np.int8))
+    bias = g.node("DequantizeLinear", [bias, *parameters(g, 0.125, -3, "int8")])
+    y = g.conv(g.quantize(x, 0.125, 128), g.weights([4, 4, 3, 3]), bias)
+    return {g.quantize(g.node("Relu", [y]), 0.5, 3): FLOAT}
+
+
+@case()
 def a_batch_norm_that_prunes_a_channel(g, x):
     y = conv(g, g.quantize(x, 0.125, 128))
     parts = [[1, 0, -2, 0.5], [0.5, 0.25, 0, 1], [0] * 4, [1] * 4]
