@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tvm_qnn._tvm import relax
+from tvm_qnn.errors import UnsupportedError
 from tvm_qnn.ops import attrs_of, build, codes_of, is_op, shape_of
 from tvm_qnn.passes.rewrite import Rewriter, constant, rewrite
 from tvm_qnn.spec import Codes, QType, quantize
@@ -19,6 +20,10 @@ def canonicalize(mod: Any) -> Any:
     with constant parameters, ``take`` of a constant codebook with constant indices, and
     ``subtract`` of a constant. Everything that depends on constants alone is evaluated, except
     ``qnn.dequantize`` and ``qnn.lookup``, which say how the weights are quantized.
+
+    Raises:
+        UnsupportedError: if a quantizer of TVM has parameters that are not constant, or codes that
+            are not integers.
     """
     mod = rewrite(mod, _visit)
     mod = relax.transform.FoldConstant()(mod)
@@ -29,7 +34,7 @@ def _visit(rewriter: Rewriter, call: Any, name: str) -> Any:
     if is_op(call, "relax.nn.batch_norm"):
         return _batch_norm(rewriter, call, name)
     if is_op(call, "relax.quantize", "relax.dequantize"):
-        return _quantization(call)
+        return _quantization(call, name)
     if is_op(call, "relax.take"):
         return _codebook(call)
     if is_op(call, "relax.subtract"):
@@ -61,13 +66,22 @@ def _batch_norm(rewriter: Rewriter, call: Any, name: str) -> Any:
     return relax.Tuple([rewriter.emit(shifted, name), call.args[3], call.args[4]])
 
 
-def _quantization(call: Any) -> Any:
+def _quantization(call: Any, name: str) -> Any:
     data, scale, zero = call.args
     scales, zeros = constant(scale), constant(zero)
     if scales is None or zeros is None:
-        return None
+        raise UnsupportedError(
+            f"{name}: its scale or zero point is not a constant; quantize statically, with both "
+            "stored in the model"
+        )
     quantizing = is_op(call, "relax.quantize")
-    info = np.iinfo(str(call.attrs.out_dtype) if quantizing else str(data.ty.dtype))
+    codes = str(call.attrs.out_dtype) if quantizing else str(data.ty.dtype)
+    real = str(data.ty.dtype) if quantizing else str(call.attrs.out_dtype)
+    if not codes.startswith(("int", "uint")) or real != "float32":
+        raise UnsupportedError(
+            f"{name}: {real} values as {codes} codes; float32 values and integer codes are needed"
+        )
+    info = np.iinfo(codes)
     per_axis = scales.size > 1 or zeros.size > 1
     qtype = QType(
         Codes(int(info.min), int(info.max)),

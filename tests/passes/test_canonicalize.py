@@ -1,9 +1,11 @@
 """canonicalize: one vocabulary for all frontends."""
 
 import numpy as np
+import pytest
 
 from tests.passes.relax_modules import INT8, call_of, floats, module, ops, outputs, same
 from tvm_qnn._tvm import relax
+from tvm_qnn.errors import UnsupportedError
 from tvm_qnn.ops import attrs_of, build, codes_of
 from tvm_qnn.passes.canonicalize import canonicalize
 from tvm_qnn.passes.rewrite import constant
@@ -68,6 +70,31 @@ def test_quantize_of_tvm_becomes_ours():
         return emit(build.dequantize(emit(build.quantize(x, qtype)), qtype))
 
     same(canonicalize(module(SHAPE, before)), module(SHAPE, expected))
+
+
+def test_quantizers_of_tvm_that_cannot_be_ours():
+    one, zero = floats(1.0), relax.const(np.array(0, "int8"))
+
+    def dynamic(emit, x):
+        scale = emit(relax.op.max(x))
+        return emit(relax.op.quantize(x, scale, zero, out_dtype="int8"), "q")
+
+    def small_floats(emit, x):
+        return emit(
+            relax.op.quantize(x, one, relax.const(np.float16(0)), out_dtype="float8_e4m3fn"), "q"
+        )
+
+    def half(emit, x):
+        wide = emit(relax.op.astype(x, "float16"))
+        return emit(relax.op.quantize(wide, one, zero, out_dtype="int8"), "q")
+
+    for body, message in (
+        (dynamic, "q: its scale or zero point is not a constant"),
+        (small_floats, "q: float32 values as float8_e4m3fn codes"),
+        (half, "q: float16 values as int8 codes"),
+    ):
+        with pytest.raises(UnsupportedError, match=message):
+            canonicalize(module(SHAPE, body))
 
 
 def test_subtraction_of_a_constant_becomes_addition():
