@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from tvm_qnn._tvm import relax
 from tvm_qnn.frontend import Imported
 from tvm_qnn.ops import attrs_of, codes_of, is_op, shape_of
@@ -168,6 +170,11 @@ def _row(name: str, call: Any) -> tuple[Row | None, int]:
         attrs = attrs_of(call)
         bits = codes_of(attrs).bits if "lo" in attrs else 32
         return Row(name, operator[4:], shape, 0, bits, 0, 0, 0, operator, "", ""), 0
+    dtype = str(getattr(call.ty, "dtype", "float32"))
+    if not dtype.startswith("float"):
+        bits = np.dtype(dtype).itemsize * 8
+        plain = operator.removeprefix("relax.")
+        return Row(name, plain, shape, 0, bits, 0, 0, 0, operator, "", ""), 0
     macs, count = _float_macs(call)
     row = Row(
         name, operator.removeprefix("relax."), shape, 32 if count else 0, 32, 0, macs, 4 * count,
