@@ -96,7 +96,7 @@ def publish(run: Path, data: Images, zoo: Path, samples: int = SAMPLES) -> tuple
         ),
         "protocol": (
             f"Network after epoch {len(rows)} of {recipe.epochs}; no epoch is chosen by its "
-            f"accuracy. One run. All {len(data.test_images):,} official test images, one at a "
+            f"accuracy. One seed. All {len(data.test_images):,} official test images, one at a "
             "time, ONNX Runtime on the CPU; the largest logit is the label. PyTorch in eval mode "
             "gives the same label for every image."
         ),
