@@ -14,6 +14,7 @@ from tvm.relax.backend import cpu_generic
 from tvm_qnn import targets
 from tvm_qnn._tvm import relax, tvm
 from tvm_qnn.artifact import write_artifact
+from tvm_qnn.description import describe
 from tvm_qnn.errors import TargetError
 from tvm_qnn.frontend import Imported, import_model
 from tvm_qnn.inspection import Inspection, inspect_module
@@ -107,7 +108,7 @@ def compile(
         "inputs": [asdict(i) for i in imported.inputs],
         "outputs": [asdict(o) for o in imported.outputs],
         "prepared": built.prepared,
-        "quantization": [asdict(r) for r in built.inspection.refusals],
+        "quantization": built.quantization,
         "kernels": [asdict(r) for r in built.inspection.rows],
         "sizes": {"packed weights": built.weight_bytes},
     }
@@ -156,6 +157,7 @@ class Built:
 
     executable: Any
     inspection: Inspection
+    quantization: list[dict[str, Any]]
     prepared: int
     weight_bytes: int
 
@@ -165,8 +167,13 @@ def build(imported: Imported, target: Target, lowering: str = "auto") -> Built:
     module, refusals = prepared(imported, target, lowering)
     inspection = inspect_module(module, refusals, imported, target)
     lowered = lower(module, target) if lowering == "float" else to_kernels(module, target)
-    executable = build_executable(lowered.module, target)
-    return Built(executable, inspection, lowered.prepared, lowered.weight_bytes)
+    return Built(
+        build_executable(lowered.module, target),
+        inspection,
+        describe(module, inspection, imported),
+        lowered.prepared,
+        lowered.weight_bytes,
+    )
 
 
 def build_executable(mod: Any, target: Target) -> Any:

@@ -82,3 +82,13 @@ def test_equals_onnxruntime_on_emulated_board(name, target, tmp_path):
     outputs = run_emulated(bundle, targets.get(target).qemu_cpu, tmp_path / "in.npz")
     (got,) = outputs.values()
     assert (got == expected).all()
+
+
+def test_manifest_tells_how_operators_are_quantized():
+    records = tvm_qnn.compile(case("binary")[0]).manifest.quantization
+    bipolar = {"bits": 1, "lo": -1, "hi": 1, "step": 2}
+    first = next(r for r in records if "weights" in r)
+    assert first["activations"] == {**bipolar, "zero": 0}
+    assert first["weights"] == {**bipolar, "zero": [0]}
+    assert {"result": {"bits": 2, "lo": -3, "hi": 3, "step": 2}}.items() <= records[4].items()
+    assert [r["operator"] for r in records if "float" in r] == ["mul2", "clip5"]
