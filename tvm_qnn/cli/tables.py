@@ -121,14 +121,18 @@ def print_targets(as_json: bool = False) -> None:
         ]
         print(json.dumps(rows, indent=1))
         return
-    table = Table()
-    for heading in ("target", "device", "cpu", "features", "reachable"):
-        table.add_column(heading, overflow="fold")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in ("target", "device", "cpu", "features", "here"):
+        table.add_column(heading, no_wrap=heading in ("target", "cpu", "here"), overflow="fold")
+    reached = {t.name: targets.reachable(t) for t in records}
     for t in records:
-        table.add_row(
-            t.name, t.description, t.cpu, " ".join(sorted(t.features)), targets.reachable(t)
-        )
-    Console().print(table)
+        here = reached[t.name].partition(":")[0]
+        table.add_row(t.name, t.description, t.cpu, " ".join(sorted(t.features)), here)
+    console = Console()
+    console.print(table)
+    for name, line in reached.items():
+        if not line.startswith("native"):
+            console.print(f"{name}: {line.partition(': ')[2]}", style="dim", highlight=False)
 
 
 def print_zoo(as_json: bool = False) -> None:
