@@ -103,13 +103,15 @@ def verify(
     module, names = _exposed(lowered.module)
     machine = relax.VirtualMachine(build_executable(module, device), tvm.cpu())
     weights = list(machine["prepare"]())
+    parameters = [name_of(p) for p in chosen["main"].params]
     layers: dict[str, Layer] = {}
     outputs: list[list[Array]] = []
     for done, piece in enumerate(pieces):
         progress(done, len(pieces))
-        defined = evaluate(chosen, piece)
-        ordered = [tvm.runtime.tensor(piece[info.name]) for info in imported.inputs]
-        results = machine["main"](*ordered, *weights)
+        ordered = [piece[info.name] for info in imported.inputs]
+        # Parameters have the names of the inputs as far as Relax allows them.
+        defined = evaluate(chosen, dict(zip(parameters, ordered, strict=True)))
+        results = machine["main"](*map(tvm.runtime.tensor, ordered), *weights)
         for name, result in zip(names, results, strict=True):
             if name in defined:
                 layer = _compare(source_name(name, imported), result.numpy(), defined[name])
