@@ -83,13 +83,13 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def floating(tmp_path_factory):
-    """A network with a sigmoid, whose name looks like markup."""
+    """A network whose names Relax and markup do not allow, with a sigmoid."""
     g = Graph([1, 2, 4, 5])
-    x = g.quantize("x", 0.125, 128)
+    x = g.quantize("images:0", 0.125, 128)
     y = g.conv(x, g.weights([3, 2, 3, 3]))
     y = g.node("Sigmoid", [y])
     g.nodes[-1].name = "sigmoid7[b]"
-    return stored(tmp_path_factory.mktemp("floating"), "floating.onnx", g, y)
+    return stored(tmp_path_factory.mktemp("floating"), "floating.onnx", g, y, name="images:0")
 
 
 @pytest.fixture(scope="session")

@@ -94,6 +94,17 @@ def test_verify_compares_with_definitions_and_with_a_file(cli, tiny, tmp_path):
     assert "100.00%" not in out
 
 
+def test_names_that_only_onnx_allows(cli, floating, tmp_path):
+    expected = tmp_path / "expected.npz"
+    np.savez(expected, **{floating.output: floating.expected})
+    code, out, err = cli("verify", floating.path, "-i", floating.inputs, "--expect", expected)
+    assert (code, err) == (0, "")
+    assert "sigmoid7[b]" in out
+    assert "100.00% but for float32 rounding" in out
+    np.savez(expected, **{floating.output: floating.expected + 1e-3})
+    assert cli("verify", floating.path, "-i", floating.inputs, "--expect", expected)[0] == 1
+
+
 def test_inputs_may_be_one_npy_array(cli, named_input, tmp_path):
     np.save(tmp_path / "x.npy", named_input.value)
     results = tmp_path / "out.npz"

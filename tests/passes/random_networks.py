@@ -135,7 +135,8 @@ class RandomNetwork:
         return Tensor(name, x.shape, True)
 
     def _weights(self, shape: list[int]) -> str:
-        g, kind = self.graph, int(self.rng.integers(5))
+        # Integer weights hold both ends of their range, so they need two elements.
+        g, kind = self.graph, int(self.rng.integers(5)) if np.prod(shape) > 1 else 4
         if kind == 0:
             return str(g.weights(shape, -2, 1, self._power()))
         if kind == 1:
