@@ -40,6 +40,11 @@ def explain(mod: Any, refusals: list[Refusal]) -> None:
 
 
 def _reason(operator: str, source: str, quantized_later: bool) -> tuple[str, str]:
+    if operator.startswith("call_"):
+        return (
+            "it calls a function outside of Relax, whose meaning is not known here",
+            "import the model with Relax operators in its place",
+        )
     if source == "input":
         return (
             f"{operator} works on the real-valued input",

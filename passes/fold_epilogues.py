@@ -131,6 +131,8 @@ def _chain(rewriter: Rewriter, expr: Any) -> _Chain | None:
         inner = _chain(rewriter, call.args[0])
         bounds = [float(np.float32(a.value)) for a in call.args[1:3]]
         return None if inner is None else inner.clamped(*bounds)
+    if is_op(call, "relax.maximum", "relax.minimum"):
+        return _bounded(rewriter, call)
     if is_op(call, "relax.reshape") and shape_of(call)[-1] == shape_of(call.args[0])[-1]:
         return _chain(rewriter, call.args[0])
     if not is_op(call, "relax.add", "relax.multiply", "relax.divide"):
@@ -154,6 +156,21 @@ def _chain(rewriter: Rewriter, expr: Any) -> _Chain | None:
             return None
         vector = 1.0 / vector
     return inner.scaled(vector)
+
+
+def _bounded(rewriter: Rewriter, call: Any) -> _Chain | None:
+    """Follow a maximum or minimum with one number, a clip with one bound."""
+    left, right = call.args
+    values = values_of(rewriter, right)
+    if values is None:
+        left, values = right, values_of(rewriter, left)
+    if values is None or values.size != 1 or shape_of(left) != shape_of(call):
+        return None
+    inner, bound = _chain(rewriter, left), float(values.reshape(-1)[0])
+    if inner is None:
+        return None
+    lower = is_op(call, "relax.maximum")
+    return inner.clamped(bound, math.inf) if lower else inner.clamped(-math.inf, bound)
 
 
 def _requantize(rewriter: Rewriter, call: Any, name: str) -> Any:

@@ -64,7 +64,9 @@ def test_before_and_expected():
 
 SCALARS = [lambda y: relax.op.multiply(y, floats(-2.0)), lambda y: relax.op.divide(y, floats(-4.0)),
            lambda y: relax.op.add(floats(-3.5), y), relax.op.nn.relu,
-           lambda y: relax.op.clip(y, -2.25, 11.5), lambda y: relax.op.clip(y, 3, 7)]  # fmt: skip
+           lambda y: relax.op.clip(y, -2.25, 11.5), lambda y: relax.op.clip(y, 3, 7),
+           lambda y: relax.op.maximum(y, floats(-1.75)),
+           lambda y: relax.op.minimum(floats(9.5), y)]  # fmt: skip
 CHANNELS = [lambda y: relax.op.multiply(y, floats([-1.0, 0.5, 2.0])),
             lambda y: relax.op.multiply(floats([[[[-1.0, 0.0, 2.0]]]]), y),
             lambda y: relax.op.add(y, floats([0.5, -8.0, 3.0]))]  # fmt: skip
