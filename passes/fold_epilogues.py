@@ -212,7 +212,8 @@ def _epilogue(
     rewriter: Rewriter, chain: _Chain, codes: Codes, zero: int, rounding: str
 ) -> Any | None:
     """Return the threshold, requantize or add call of a chain in steps, or None beyond float32."""
-    mul, add = chain.mul.astype(np.float32), chain.add.astype(np.float32)
+    with np.errstate(over="ignore"):
+        mul, add = chain.mul.astype(np.float32), chain.add.astype(np.float32)
     if not (np.isfinite(mul).all() and np.isfinite(add).all()):
         return None
     parts = _summands(rewriter, chain.source)

@@ -21,6 +21,10 @@ ROUNDINGS = {
 }
 
 
+# What overflows float32 is infinite and saturates: no reason for a warning.
+_OVERFLOWS = np.errstate(over="ignore", invalid="ignore")
+
+
 def along(values: ArrayLike, axis: int | None, ndim: int) -> NDArray[Any]:
     """Shape per-axis parameters of shape [C] (or [1]) so that they broadcast over ``ndim`` axes."""
     a = np.asarray(values)
@@ -42,6 +46,7 @@ def round_to_int(x: NDArray[np.float32], rounding: str = "half_even") -> NDArray
     return np.nan_to_num(np.clip(rounded, -(2.0**40), 2.0**40), nan=0.0).astype(np.int64)
 
 
+@_OVERFLOWS
 def quantize(x: ArrayLike, qtype: QType, rounding: str = "half_even") -> NDArray[np.generic]:
     """Quantize float values: ``clip(round(x / scale) + zero, lo, hi)``.
 
@@ -74,6 +79,7 @@ def quantize(x: ArrayLike, qtype: QType, rounding: str = "half_even") -> NDArray
     )
 
 
+@_OVERFLOWS
 def dequantize(q: ArrayLike, qtype: QType) -> NDArray[np.float32]:
     """Return the real values of codes: ``(q - zero) * scale`` in float32, or ``codebook[q]``.
 
@@ -91,6 +97,7 @@ def dequantize(q: ArrayLike, qtype: QType) -> NDArray[np.float32]:
     return result
 
 
+@_OVERFLOWS
 def affine(acc: ArrayLike, mul: ArrayLike, add: ArrayLike) -> NDArray[np.float32]:
     """Scale integers to float32: ``float32(acc) * mul + add``, three roundings.
 
