@@ -11,6 +11,7 @@ They are loaded on first use: ``import tvm_qnn`` needs no compiler, nor does ``t
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_qnn._version import __version__
@@ -31,6 +32,10 @@ __all__ = [
     "load",
     "verify",
 ]
+
+# In a checkout, passes, schedules and targets lie beside this folder; installed, inside of it.
+if not (Path(__file__).parent / "passes").is_dir():
+    __path__.append(str(Path(__file__).resolve().parents[1]))
 
 _HOMES = {
     "Artifact": "compiler",

@@ -188,3 +188,13 @@ def test_help_is_short_and_quick_to_find(cli):
     assert code == 0
     for command in ("inspect", "compile", "run", "verify", "targets", "zoo", "demo", "train"):
         assert command in out
+
+
+def test_python_in_the_checkout_finds_all_of_the_package():
+    root = Path(__file__).resolve().parents[2]
+    code = "import tvm_qnn.passes, tvm_qnn; print(tvm_qnn.inspect('zoo:maqd-fashion').macs)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) > 20_000_000
