@@ -319,10 +319,13 @@ def _clip_codes(rewriter: Rewriter, call: Any, name: str) -> Any:
         ends.append(min(max(round(bound / scale) + zero, kind.lo), kind.hi))
     if tuple(ends) == (kind.lo, kind.hi):
         return build.dequantize(proof.codes, proof.qtype)
-    if ends[0] >= ends[1] or Codes(*ends).dtype != kind.dtype:
+    if ends[0] >= ends[1]:
         return None
-    clipped = rewriter.emit(relax.op.clip(proof.codes, ends[0], ends[1]), f"{name}_codes")
-    return build.dequantize(clipped, proof.with_type(codes=Codes(*ends)).qtype)
+    codes = Codes(*ends)
+    clipped = rewriter.emit(relax.op.clip(proof.codes, codes.lo, codes.hi), f"{name}_codes")
+    if codes.dtype != kind.dtype:
+        clipped = rewriter.emit(relax.op.astype(clipped, codes.dtype), f"{name}_cast")
+    return build.dequantize(clipped, proof.with_type(codes=codes).qtype)
 
 
 def _combine(name: str, a: Interval, b: Interval) -> Interval:

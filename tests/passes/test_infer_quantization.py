@@ -325,6 +325,14 @@ def test_relu_and_clip_of_codes_clip_codes(op, codes):
     unchanged(old, new, values() * 30)
 
 
+def test_relu_of_signed_codes_may_change_their_dtype():
+    qtype = QType(INT8, (0.5,))
+    old, new = run(lambda emit, x: emit(relax.op.nn.relu(quantized(emit, x, qtype))))
+    assert ops(new) == ["qnn.quantize", "clip", "astype", "qnn.dequantize"]
+    assert type_of(new)[0] == Codes(0, 127)
+    unchanged(old, new, values() * 30)
+
+
 @pytest.mark.parametrize("zero", [-5, 0])
 def test_relu_of_values_that_are_not_negative_vanishes(zero):
     old, new = run(
