@@ -2,8 +2,9 @@
 
     python -m benchmarks.network [MODEL ...] [--rounds N] [--json FILE]
 
-All three run the same file on the same input. ONNX Runtime gets it with all optimizations, so a
-quantized file runs on its int8 kernels where it has any; plain TVM runs the same graph in float
+All three run the same network on the same input. ONNX Runtime has all optimizations, so a
+quantized file runs on its int8 kernels; networks of random weights below 8 bits are compared with
+the same shapes in 8 bits, since it has no kernels for less. Plain TVM runs the same graph in float
 with the default pipeline. The compile time and the peak memory of the compiler are measured in a
 process of their own, as a user meets them.
 """
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,13 @@ import onnxruntime
 
 import tvm_qnn
 from benchmarks.kernels import machine, summary
+from benchmarks.models import SHAPES
 from tvm_qnn import targets, zoo
 from tvm_qnn.compiler import Artifact, read
 
 SLICE = 0.05
 """Seconds of one turn."""
+NAMES = [*(f"zoo:{e.name}" for e in zoo.entries()), *SHAPES]
 
 
 def ours(artifact: Artifact, arrays: dict[str, Any]) -> Callable[[int], float]:
@@ -37,11 +41,11 @@ def ours(artifact: Artifact, arrays: dict[str, Any]) -> Callable[[int], float]:
     return lambda number: artifact.program.benchmark(arrays, repeat=number, warmup=1).median
 
 
-def peer(path: Path, arrays: dict[str, Any]) -> Callable[[int], float]:
+def peer(model: bytes, arrays: dict[str, Any]) -> Callable[[int], float]:
     """Return what times ONNX Runtime: the median of a number of inferences."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def run(number: int) -> float:
         session.run(None, arrays)
@@ -95,34 +99,80 @@ def import_seconds(module: str, rounds: int = 5) -> float:
     return round(float(np.median(times)), 3)
 
 
-def measure(model: str, rounds: int) -> dict[str, Any]:
-    """Return all figures of one model of the zoo."""
-    path, samples = zoo.path(model), zoo.samples(model)
-    imported = read(model)
-    arrays = {i.name: samples[i.name][: i.shape[0]] for i in imported.inputs}
-    integer, plain = tvm_qnn.compile(model), tvm_qnn.compile(model, lowering="float")
+@dataclass(frozen=True)
+class Case:
+    """A network to time.
+
+    Attributes:
+        name: ``zoo:NAME``, or a name in ``benchmarks.models``.
+        model: what we compile.
+        peer: what ONNX Runtime runs.
+        arrays: inputs of one inference.
+        source: a file or name that the command line takes, or None.
+    """
+
+    name: str
+    model: Any
+    peer: bytes
+    arrays: dict[str, Any]
+    source: str | None
+
+
+def case_of(name: str) -> Case:
+    """Build the case of a name."""
+    if name.startswith("zoo:"):
+        samples, imported = zoo.samples(name), read(name)
+        arrays = {i.name: samples[i.name][: i.shape[0]] for i in imported.inputs}
+        return Case(name, name, zoo.path(name).read_bytes(), arrays, name)
+    ours_, peers = (build() for build in SHAPES[name])
+    model = ours_.model(ours_.out)
+    return Case(name, model, peers.model(peers.out).SerializeToString(), {"x": ours_.input()}, None)
+
+
+def check(case: Case, artifact: Artifact) -> None:
+    """Compare one inference with ONNX Runtime, unoptimized, on the same file.
+
+    Raises:
+        AssertionError: if a number differs.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(case.model.SerializeToString(), options)
+    (expected,) = session.run(None, case.arrays)
+    (got,) = artifact.run(case.arrays).values()
+    assert (got == expected).all(), f"{case.name}: {(got != expected).sum()} outputs differ"
+
+
+def measure(name: str, rounds: int) -> dict[str, Any]:
+    """Return all figures of one network."""
+    case = case_of(name)
+    integer, plain = tvm_qnn.compile(case.model), tvm_qnn.compile(case.model, lowering="float")
+    if case.source is None:
+        check(case, integer)
     runners = {
-        "tvm-qnn": ours(integer, arrays),
-        "onnxruntime": peer(path, arrays),
-        "tvm float": ours(plain, arrays),
+        "tvm-qnn": ours(integer, case.arrays),
+        "onnxruntime": peer(case.peer, case.arrays),
+        "tvm float": ours(plain, case.arrays),
     }
     times = in_turns(runners, rounds)
-    row: dict[str, Any] = {"model": model, **{name: summary(t) for name, t in times.items()}}
-    for name in ("onnxruntime", "tvm float"):
-        ratios = np.asarray(times[name]) / np.asarray(times["tvm-qnn"])
+    row: dict[str, Any] = {"model": name, **{n: summary(t) for n, t in times.items()}}
+    for other in ("onnxruntime", "tvm float"):
+        ratios = np.asarray(times[other]) / np.asarray(times["tvm-qnn"])
         p10, p50, p90 = (float(v) for v in np.percentile(ratios, [10, 50, 90]))
-        row[name]["ratio"] = {"median": p50, "p10": p10, "p90": p90}
+        row[other]["ratio"] = {"median": p50, "p10": p10, "p90": p90}
+    row["macs"] = integer.inspection.macs
     row["weight_bytes"] = integer.inspection.weight_bytes
     row["float_weight_bytes"] = integer.inspection.float_weight_bytes
     row["library_bytes"] = integer.manifest.sizes["lib.so"]
-    row["compile"] = {name: compile_cost(model, name) for name in ("host", "rpi4")}
+    if case.source is not None:
+        row["compile"] = {t: compile_cost(case.source, t) for t in ("host", "rpi4")}
     return row
 
 
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="*", default=[f"zoo:{e.name}" for e in zoo.entries()])
+    parser.add_argument("models", nargs="*", default=NAMES)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     args = parser.parse_args()
@@ -138,7 +188,7 @@ def main() -> None:
                 else ""
             )
             print(f"  {name:12} {figures['median_us']:10.1f} us{spread}")
-        for target, cost in row["compile"].items():
+        for target, cost in row.get("compile", {}).items():
             print(f"  compile {target}: {cost['seconds']} s, {cost['peak_mib']} MiB")
     facts = {
         "machine": machine(),

@@ -45,12 +45,6 @@ def lower_codebook(
     assert index is not None
     assert table is not None
     values = table.shape[1]
-    if work.groups > 1:
-        # Group-major output channels: the indicators of one group stay together.
-        raise TargetError(
-            f"{name}: a grouped convolution with a codebook has no kernel; "
-            "use weights on a grid, or groups=1"
-        )
     ones = np.concatenate([(index == m) for m in range(values)]).astype(np.uint8)
     possible, refusals = candidates(work, target)
     if not possible:

@@ -46,6 +46,11 @@ def _clip(y: Any, lo: int, hi: int) -> Any:
     return tirx.max(tirx.min(y, high), low).astype("int32")
 
 
+def _no_nan(y: Any) -> Any:
+    """Count NaN as 0. TVM takes ``y == y`` for true, so NaN is asked for by name."""
+    return tirx.Select(tirx.isnan(y), tirx.const(0, "float32"), y)
+
+
 def _parameter(tensor: Any, index: Sequence[Any], axis: int | None) -> Any:
     """Read a scalar or a per-axis parameter."""
     if len(tensor.shape) == 0:
@@ -64,10 +69,10 @@ def quantize(
     def body(*i: Any) -> Any:
         z = _parameter(zero, i, axis)
         y = x(*i) / _parameter(scale, i, axis)
-        y = tirx.Select(y == y, y, tirx.const(0, "float32"))
         if codes.step != 1:
             y = (y + (z - codes.lo).astype("float32")) / tirx.const(codes.step, "float32")
-            return to_codes(y, codes, 0, rounding)
+            return to_codes(_no_nan(y), codes, 0, rounding)
+        y = _no_nan(y)
         # The zero point is a tensor: bound the float far outside of the codes, then clip integers.
         bounded = _clip(_ROUND[rounding](y), -(1 << 24), 1 << 24) + z
         clipped = tirx.max(tirx.min(bounded, tirx.const(codes.hi, "int32")), codes.lo)

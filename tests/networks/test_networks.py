@@ -92,3 +92,14 @@ def test_manifest_tells_how_operators_are_quantized():
     assert first["weights"] == {**bipolar, "zero": [0]}
     assert {"result": {"bits": 2, "lo": -3, "hi": 3, "step": 2}}.items() <= records[4].items()
     assert [r["operator"] for r in records if "float" in r] == ["mul2", "clip5"]
+
+
+@pytest.mark.parametrize("name", ["plain", "mobile", "binary"])
+@pytest.mark.parametrize("target", ["host", "x86-avx2"])
+def test_values_that_are_no_numbers_are_quantized_as_defined(name, target):
+    if not targets.reachable(targets.get(target)).startswith("native"):
+        pytest.skip(targets.reachable(targets.get(target)))
+    model, x, _ = case(name)
+    x = x.copy()
+    x.reshape(-1)[:6] = np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-45
+    assert verify(model, {"x": x}, target).first_wrong is None
