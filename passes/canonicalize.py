@@ -37,6 +37,10 @@ def _visit(rewriter: Rewriter, call: Any, name: str) -> Any:
         return _quantization(call, name)
     if is_op(call, "relax.take"):
         return _codebook(call)
+    if is_op(call, "relax.divide"):
+        divisor = constant(call.args[1])
+        if divisor is not None and divisor.size == 1 and not divisor.any():
+            raise UnsupportedError(f"{name}: it divides by the constant 0; export another divisor")
     if is_op(call, "relax.subtract"):
         values = constant(call.args[1])
         if values is not None:

@@ -175,3 +175,11 @@ def test_dropout_vanishes():
         return emit(relax.TupleGetItem(emit(relax.op.nn.dropout(x, 0.5)), 0))
 
     assert ops(canonicalize(module([2], before))) == []
+
+
+def test_division_by_zero_is_refused_by_name():
+    def body(emit, x):
+        return emit(relax.op.divide(x, floats(0.0)))
+
+    with pytest.raises(UnsupportedError, match="divides by the constant 0"):
+        canonicalize(module(SHAPE, body))
