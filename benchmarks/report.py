@@ -20,8 +20,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 BEGIN = "<!-- results: written by `python -m benchmarks.report`, do not edit -->"
 END = "<!-- end of results -->"
 PEER = (
-    "ONNX Runtime runs the same file with all its optimizations, but for networks of random weights "
-    "below 8 bits the same shapes in 8 bits."
+    "ONNX Runtime runs the same file with all its optimizations, but for networks of random "
+    "weights below 8 bits the same shapes in 8 bits."
 )
 
 

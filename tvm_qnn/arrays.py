@@ -97,6 +97,21 @@ def joined(parts: Sequence[Array]) -> Array:
     return np.concatenate(parts) if parts[0].ndim else np.stack(parts)
 
 
+def random_arrays(infos: Sequence[TensorInfo], seed: int = 0) -> dict[str, Array]:
+    """Return standard normal float32 arrays, and integers of their whole range."""
+    rng = np.random.default_rng(seed)
+    arrays: dict[str, Array] = {}
+    for info in infos:
+        if info.dtype == "float32":
+            arrays[info.name] = rng.standard_normal(info.shape).astype(np.float32)
+        else:
+            ends = np.iinfo(info.dtype)
+            arrays[info.name] = rng.integers(
+                ends.min, ends.max, info.shape, dtype=info.dtype, endpoint=True
+            )
+    return arrays
+
+
 def batches(infos: Sequence[TensorInfo], arrays: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
     """Cut arrays along the first axis into inputs of exactly the shapes of a model.
 

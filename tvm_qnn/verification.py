@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from tvm_qnn import targets
 from tvm_qnn._tvm import relax, tirx, tvm
-from tvm_qnn.arrays import batches, joined
+from tvm_qnn.arrays import batches, joined, random_arrays
 from tvm_qnn.compiler import build_executable, prepared, read, resolve
 from tvm_qnn.errors import TargetError
 from tvm_qnn.evaluate import evaluate
-from tvm_qnn.frontend import Imported
 from tvm_qnn.inspection import source_name
 from tvm_qnn.ops import is_op
 from tvm_qnn.passes.pipeline import to_kernels
@@ -96,7 +95,7 @@ def verify(
     if lowering == "float":
         raise TargetError("lowering 'float' has no integers to verify; leave it out")
     imported = read(model, batch=batch)
-    arrays = random_inputs(imported) if inputs is None else dict(inputs)
+    arrays = random_arrays(imported.inputs) if inputs is None else dict(inputs)
     pieces = list(batches(imported.inputs, arrays))[:limit]
     chosen, _ = prepared(imported, device, lowering)
     lowered = to_kernels(chosen, device)
@@ -121,21 +120,6 @@ def verify(
     whole = [joined(parts) for parts in zip(*outputs, strict=True)]
     named = {o.name: v for o, v in zip(imported.outputs, whole, strict=True)}
     return Verification(tuple(layers.values()), named)
-
-
-def random_inputs(imported: Imported, seed: int = 0) -> dict[str, Array]:
-    """Return standard normal float inputs, and integers of the whole range."""
-    rng = np.random.default_rng(seed)
-    arrays: dict[str, Array] = {}
-    for info in imported.inputs:
-        if info.dtype == "float32":
-            arrays[info.name] = rng.standard_normal(info.shape).astype(np.float32)
-        else:
-            limits = np.iinfo(info.dtype)
-            arrays[info.name] = rng.integers(
-                limits.min, limits.max, info.shape, dtype=info.dtype, endpoint=True
-            )
-    return arrays
 
 
 def _exposed(mod: Any) -> tuple[Any, list[str]]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from tvm_qnn.arrays import batches, joined, write_npz
+from tvm_qnn.arrays import batches, joined, random_arrays, write_npz
 from tvm_qnn.cli.app import arrays_of
 from tvm_qnn.cli.tables import duration
 from tvm_qnn.errors import InputError
@@ -33,8 +33,7 @@ def run_model(
     program = load(folder, threads)
     arrays, origin = arrays_of(model, source)
     if arrays is None:
-        rng = np.random.default_rng(0)
-        arrays = {i.name: _random(rng, i) for i in program.inputs}
+        arrays = random_arrays(program.inputs)
     pieces = list(batches(program.inputs, arrays))
     results = [program.run(piece) for piece in pieces]
     outputs = {o.name: joined([r[o.name] for r in results]) for o in program.outputs}
@@ -67,10 +66,3 @@ def accuracy(scores: Any, labels: Any) -> float:
             "for each, or leave the array out"
         )
     return float((scores.reshape(len(scores), -1).argmax(axis=1) == labels).mean())
-
-
-def _random(rng: np.random.Generator, info: Any) -> Any:
-    if info.dtype == "float32":
-        return rng.standard_normal(info.shape).astype(np.float32)
-    limits = np.iinfo(info.dtype)
-    return rng.integers(limits.min, limits.max, info.shape, dtype=info.dtype, endpoint=True)
