@@ -14,7 +14,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != _ROOT] + 
 
 def pytest_runtest_setup(item):
     if item.get_closest_marker("emulated"):
-        from tests.emulation import available
+        from tvm_qnn.emulation import available
 
         reason = available()
         if reason:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tvm_qnn import targets
+from tvm_qnn import emulation, targets
 from tvm_qnn._tvm import relax, tirx, tvm
-from tvm_qnn.arrays import batches, joined, random_arrays
+from tvm_qnn.arrays import TensorInfo, batches, joined, random_arrays, write_npz
+from tvm_qnn.artifact import write_artifact
 from tvm_qnn.compiler import build_executable, prepared, read, resolve
 from tvm_qnn.errors import TargetError
 from tvm_qnn.evaluate import evaluate
+from tvm_qnn.frontend import Imported
 from tvm_qnn.inspection import source_name
-from tvm_qnn.ops import is_op
+from tvm_qnn.ops import is_op, shape_of
 from tvm_qnn.passes.pipeline import to_kernels
 from tvm_qnn.passes.rewrite import name_of
 from tvm_qnn.targets import Target
@@ -78,7 +82,7 @@ def verify(
     Args:
         model: as for :func:`tvm_qnn.compile`.
         inputs: arrays by name, any multiple of the model's batch; random ones if None.
-        target: must run on this machine.
+        target: must run on this machine, or on an emulated board.
         lowering: as for :func:`tvm_qnn.compile`.
         batch: as for :func:`tvm_qnn.compile`.
         limit: compare this many batches at most.
@@ -89,9 +93,6 @@ def verify(
         TargetError: if code for the target does not run here.
     """
     device = resolve(target)
-    reached = targets.reachable(device)
-    if not reached.startswith("native"):
-        raise TargetError(f"verify runs the code on this machine; {device.name} is {reached}")
     if lowering == "float":
         raise TargetError("lowering 'float' has no integers to verify; leave it out")
     imported = read(model, batch=batch)
@@ -99,9 +100,8 @@ def verify(
     pieces = list(batches(imported.inputs, arrays))[:limit]
     chosen, _ = prepared(imported, device, lowering)
     lowered = to_kernels(chosen, device)
-    module, names = _exposed(lowered.module)
-    machine = relax.VirtualMachine(build_executable(module, device), tvm.cpu())
-    weights = list(machine["prepare"]())
+    module, exposed = _exposed(lowered.module)
+    run = _runner(module, exposed, imported, device)
     parameters = [name_of(p) for p in chosen["main"].params]
     layers: dict[str, Layer] = {}
     outputs: list[list[Array]] = []
@@ -110,10 +110,9 @@ def verify(
         ordered = [piece[info.name] for info in imported.inputs]
         # Parameters have the names of the inputs as far as Relax allows them.
         defined = evaluate(chosen, dict(zip(parameters, ordered, strict=True)))
-        results = machine["main"](*map(tvm.runtime.tensor, ordered), *weights)
-        for name, result in zip(names, results, strict=True):
+        for name, result in run(ordered).items():
             if name in defined:
-                layer = _compare(source_name(name, imported), result.numpy(), defined[name])
+                layer = _compare(source_name(name, imported), result, defined[name])
                 layers[name] = layer if name not in layers else layers[name].joined(layer)
         outputs.append(defined[""])
     progress(len(pieces), len(pieces))
@@ -122,8 +121,51 @@ def verify(
     return Verification(tuple(layers.values()), named)
 
 
-def _exposed(mod: Any) -> tuple[Any, list[str]]:
-    """Let ``main`` return the results of all its bindings, and name them."""
+def _runner(
+    module: Any, exposed: list[TensorInfo], imported: Imported, device: Target
+) -> Callable[[list[Array]], dict[str, Array]]:
+    """Return what computes all operators of an exposed module: here, or on an emulated board.
+
+    Raises:
+        TargetError: if neither is possible.
+    """
+    reached = targets.reachable(device)
+    executable = build_executable(module, device)
+    if reached.startswith("native"):
+        machine = relax.VirtualMachine(executable, tvm.cpu())
+        weights = list(machine["prepare"]())
+
+        def native(ordered: list[Array]) -> dict[str, Array]:
+            results = machine["main"](*map(tvm.runtime.tensor, ordered), *weights)
+            return {info.name: r.numpy() for info, r in zip(exposed, results, strict=True)}
+
+        return native
+    lacking = emulation.available()
+    if device.qemu_cpu is None or lacking is not None:
+        raise TargetError(f"verify runs the code; {device.name} is {lacking or reached}")
+    inputs = [asdict(info) for info in imported.inputs]
+    fields = {
+        "model": imported.name,
+        "inputs": inputs,
+        "outputs": [asdict(info) for info in exposed],
+        "prepared": len(module["main"].params) - len(inputs),
+    }
+
+    # The folder goes with the last reference to the function.
+    scratch = tempfile.TemporaryDirectory(prefix="tvm-qnn-")
+    bundle = write_artifact(executable, fields, Path(scratch.name) / "all", device, bundle=True)
+
+    def emulated(ordered: list[Array]) -> dict[str, Array]:
+        source = Path(scratch.name) / "in.npz"
+        names = (info.name for info in imported.inputs)
+        write_npz(source, dict(zip(names, ordered, strict=True)))
+        return emulation.run_emulated(bundle, str(device.qemu_cpu), source)
+
+    return emulated
+
+
+def _exposed(mod: Any) -> tuple[Any, list[TensorInfo]]:
+    """Let ``main`` return the results of all its kernels, and describe them."""
     main = mod["main"]
     variables = [
         binding.var
@@ -159,7 +201,8 @@ def _exposed(mod: Any) -> tuple[Any, list[str]]:
     functions |= {gv: f for gv, f in result.functions.items() if isinstance(f, tirx.PrimFunc)}
     exposed = result["exposed"].with_attr("global_symbol", "main")
     module = tvm.IRModule({**functions, result.get_global_var("main"): exposed})
-    return module, [name_of(v) for v in variables]
+    infos = [TensorInfo(name_of(v), tuple(shape_of(v)), str(v.ty.dtype)) for v in variables]
+    return module, infos
 
 
 def _names_a_kernel(binding: Any) -> bool:

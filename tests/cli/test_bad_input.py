@@ -257,14 +257,15 @@ def test_artifacts_of_other_versions_and_machines(refuse, artifact):
     refuse(["run", artifact], str(artifact), "999")
 
 
-def test_an_artifact_for_a_board_does_not_run_here(cli, refuse, tiny, tmp_path):
+def test_an_artifact_for_a_board_does_not_run_here(cli, refuse, tiny, tmp_path, monkeypatch):
     folder = tmp_path / "board"
     code, _, err = cli("compile", tiny.path, "-o", folder, "--target", "rpi4")
     if code and re.search("linker|ziglang", err):
         pytest.skip(err)
     assert code == 0
     refuse(["run", folder], str(folder), "aarch64")
-    refuse(["verify", tiny.path, "--target", "rpi4"], "rpi4")
+    monkeypatch.setenv("PATH", "")
+    refuse(["verify", tiny.path, "--target", "rpi4"], "rpi4", "qemu")
 
 
 def test_output_folders_that_cannot_be_written(refuse, tiny, tmp_path):

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from tests import small_models
-from tests.emulation import EmulationError, run_emulated
 from tvm_qnn import targets
 from tvm_qnn.artifact import read_manifest, write_artifact
+from tvm_qnn.emulation import EmulationError, run_emulated
 
 ILLEGAL_INSTRUCTION = -4
 

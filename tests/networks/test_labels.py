@@ -8,8 +8,8 @@ import onnx
 import pytest
 
 import tvm_qnn
-from tests.emulation import run_emulated
 from tvm_qnn import targets, zoo
+from tvm_qnn.emulation import run_emulated
 
 torch = pytest.importorskip("torch", reason="needs tvm-qnn[torch]")
 functional = torch.nn.functional

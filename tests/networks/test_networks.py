@@ -7,9 +7,9 @@ import onnxruntime
 import pytest
 
 import tvm_qnn
-from tests.emulation import run_emulated
 from tests.networks.models import ALL
 from tvm_qnn import targets
+from tvm_qnn.emulation import run_emulated
 from tvm_qnn.verification import verify
 
 
@@ -103,3 +103,13 @@ def test_values_that_are_no_numbers_are_quantized_as_defined(name, target):
     x = x.copy()
     x.reshape(-1)[:6] = np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-45
     assert verify(model, {"x": x}, target).first_wrong is None
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize("target", ["rpi3", "rpi4", "rpi5"])
+def test_every_operator_equals_its_definition_on_emulated_boards(target):
+    model, x, expected = case("residual")
+    outcome = verify(model, {"x": np.concatenate([x, x])}, target)
+    assert outcome.first_wrong is None
+    assert len(outcome.layers) > 3
+    assert (next(iter(outcome.outputs.values()))[:2] == expected).all()

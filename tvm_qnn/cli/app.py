@@ -136,10 +136,22 @@ def verify(
 @app.command("targets")
 def targets_command(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    prepare_emulation: Annotated[
+        bool,
+        typer.Option(
+            "--prepare-emulation", help="Fetch what emulated 64-bit ARM boards need (131 MB)."
+        ),
+    ] = False,
 ) -> None:
     """List the known devices, and which can be reached now."""
     from tvm_qnn.cli.tables import print_targets
 
+    if prepare_emulation:
+        from tvm_qnn.emulation import available, default_folder, prepare
+
+        prepare(default_folder())
+        typer.echo(available() or f"emulated userland ready in {default_folder()}")
+        return
     print_targets(as_json=json)
 
 

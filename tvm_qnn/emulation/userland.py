@@ -8,10 +8,11 @@ from pathlib import Path
 
 from tvm_qnn.targets.device_library import cache_folder
 
-PREPARE = "run `python tests/emulation/prepare.py`"
+PREPARE = "run tvm-qnn targets --prepare-emulation"
 
 
 def default_folder() -> Path:
+    """Return where the userland is kept."""
     return cache_folder() / "emulated-aarch64"
 
 

@@ -1,4 +1,4 @@
-"""Prepare the userland of an emulated 64-bit ARM board: ``python tests/emulation/prepare.py``.
+"""Prepare the userland of an emulated 64-bit ARM board: ``tvm-qnn targets --prepare-emulation``.
 
 It unpacks Python of the ``arm64`` port of this machine's own Debian release, and the AArch64 wheels
 of numpy and apache-tvm-ffi, into a cache folder (or the folder given), and fetches the TVM runtime
@@ -7,7 +7,6 @@ for bundles. About 130 MB; no root, no chroot, and nothing of this system is cha
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import json
 import os
@@ -17,8 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from userland import default_folder, missing, wanted
-
+from tvm_qnn.emulation.userland import missing, wanted
+from tvm_qnn.errors import TargetError
 from tvm_qnn.targets.device_library import runtime_library
 
 _DEBIAN_PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
@@ -26,7 +25,27 @@ _PLATFORMS = [f"manylinux{tag}_aarch64" for tag in ("2014", "_2_24", "_2_27", "_
 
 
 def prepare(folder: Path) -> None:
-    """Make ``folder`` a complete userland, unless it is; concurrent callers wait for the first."""
+    """Make ``folder`` a complete userland, unless it is; concurrent callers wait for the first.
+
+    Raises:
+        TargetError: if this is no Debian system, or a download fails.
+    """
+    for tool in ("apt-get", "dpkg-deb"):
+        if shutil.which(tool) is None:
+            raise TargetError(
+                f"emulation needs {tool}, which Debian and its children have; "
+                "run the bundle on the board instead"
+            )
+    try:
+        _prepare(folder)
+    except subprocess.CalledProcessError as error:
+        raise TargetError(
+            f"emulation cannot be prepared: {' '.join(error.cmd[:1])} failed with exit code "
+            f"{error.returncode}; check the network and the space in {folder.parent}"
+        ) from None
+
+
+def _prepare(folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.parent / f".{folder.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -83,15 +102,3 @@ def _install_wheels(root: Path) -> None:
     # Constraints for this machine's packages do not apply to another architecture.
     environment = {k: v for k, v in os.environ.items() if k != "PIP_CONSTRAINT"}
     subprocess.run([*command, "numpy>=1.26", "typing-extensions>=4.5"], check=True, env=environment)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Prepare the userland of an emulated ARM board.")
-    parser.add_argument("folder", nargs="?", type=Path, default=default_folder())
-    folder = parser.parse_args().folder.resolve()
-    prepare(folder)
-    print(f"emulated userland ready in {folder}")
-
-
-if __name__ == "__main__":
-    main()

@@ -6,12 +6,13 @@ import resource
 import shutil
 import subprocess
 import tempfile
-from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tests.emulation.userland import default_folder, missing
+from tvm_qnn.emulation.userland import default_folder, missing
 
 _PROGRAM = "qemu-aarch64"
 
@@ -25,7 +26,6 @@ class EmulationError(Exception):
         self.output = output
 
 
-@cache
 def available() -> str | None:
     """Return None if bundles can be run here, else the reason why not."""
     if shutil.which(_PROGRAM) is None:
@@ -35,7 +35,7 @@ def available() -> str | None:
 
 def run_emulated(
     bundle: Path, cpu: str, inputs: Path, timeout: float = 120
-) -> dict[str, np.ndarray]:
+) -> dict[str, NDArray[Any]]:
     """Run a bundle on a file of inputs.
 
     Args:
