@@ -79,7 +79,7 @@ def _verify_board(console: Console, samples: dict[str, Any]) -> bool:
     integers = sum(layer.elements for layer in layers if layer.exact)
     verdict = "all" if wrong is None else f"{wrong.name} differs; not all"
     console.print(
-        f"{verdict} {integers:,} integers of {DEVICE}'s code equal it too, on 1 test image (emulated)",
+        f"{verdict} {integers:,} integers of {DEVICE}'s code equal it, on 1 test image, emulated",
         highlight=False,
     )
     return wrong is None
