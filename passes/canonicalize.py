@@ -87,12 +87,8 @@ def _quantization(call: Any, name: str) -> Any:
         )
     info = np.iinfo(codes)
     per_axis = scales.size > 1 or zeros.size > 1
-    qtype = QType(
-        Codes(int(info.min), int(info.max)),
-        tuple(scales.reshape(-1).astype(float).tolist()),
-        tuple(zeros.reshape(-1).astype(int).tolist()),
-        int(call.attrs.axis) % len(shape_of(data)) if per_axis else None,
-    )
+    axis = int(call.attrs.axis) % len(shape_of(data)) if per_axis else None
+    qtype = QType.of_arrays(Codes(int(info.min), int(info.max)), scales, zeros, axis)
     return build.quantize(data, qtype) if quantizing else build.dequantize(data, qtype)
 
 
@@ -104,12 +100,7 @@ def _codes(call: Any) -> Any:
     if values is None or scale is None or zero is None:
         return None
     attrs = attrs_of(call)
-    qtype = QType(
-        codes_of(attrs),
-        tuple(scale.reshape(-1).astype(float).tolist()),
-        tuple(zero.reshape(-1).astype(int).tolist()),
-        attrs["axis"],
-    )
+    qtype = QType.of_arrays(codes_of(attrs), scale, zero, attrs["axis"])
     return build.const(quantize(values, qtype, attrs["rounding"]), qtype.codes.dtype)
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tvm_qnn._tvm import relax
 from tvm_qnn.ops import is_op
-from tvm_qnn.passes.rewrite import calls, name_of
+from tvm_qnn.passes.rewrite import name_of
 from tvm_qnn.schedules.family import Refusal
 
 _MOVES = frozenset(
@@ -22,20 +23,18 @@ _QUANTIZED = ("qnn.dequantize", "qnn.lookup", "qnn.affine", "qnn.codebook_conv2d
 def explain(mod: Any, refusals: list[Refusal]) -> None:
     """Append a refusal for each float operator that has none yet."""
     known = {refusal.node for refusal in refusals}
-    bound = calls(mod)
+    bindings = [b for block in mod["main"].body.blocks for b in block.bindings]
+    quantized_after = _quantized_after(bindings)
     origin: dict[Any, str] = {}
-    quantized_after = _quantized_after(mod)
-    for block in mod["main"].body.blocks:
-        for binding in block.bindings:
-            origin[binding.var] = _origin(binding.value, origin)
-    variables = {name_of(b.var): b.var for block in mod["main"].body.blocks for b in block.bindings}
-    for name, call in bound:
-        operator = getattr(call.op, "name", "")
+    for binding in bindings:
+        call, name = binding.value, name_of(binding.var)
+        origin[binding.var] = source = _origin(call, origin)
+        operator = getattr(getattr(call, "op", None), "name", "")
         if not operator.startswith("relax.") or operator in _MOVES or name in known:
             continue
         if "float" not in str(getattr(call.ty, "dtype", "")):
             continue
-        source, later = origin[variables[name]], variables[name] in quantized_after
+        later = binding.var in quantized_after
         refusals.append(Refusal(name, *_reason(operator.removeprefix("relax."), source, later)))
 
 
@@ -65,19 +64,19 @@ def _origin(value: Any, origin: dict[Any, str]) -> str:
     """Tell whether a value comes from the real-valued input alone, or from codes."""
     if is_op(value, *_QUANTIZED):
         return "codes"
-    args = getattr(value, "args", [])
-    flat = [f for a in args for f in (a.fields if hasattr(a, "fields") else [a])]
-    return "codes" if any(origin.get(a) == "codes" for a in flat) else "input"
+    return "codes" if any(origin.get(v) == "codes" for v in _read(value)) else "input"
 
 
-def _quantized_after(mod: Any) -> set[Any]:
+def _quantized_after(bindings: list[Any]) -> set[Any]:
     """Return the variables from which a way leads to a quantizer."""
     found: set[Any] = set()
-    for block in reversed(list(mod["main"].body.blocks)):
-        for binding in reversed(list(block.bindings)):
-            value = binding.value
-            args = getattr(value, "args", [value])
-            flat = [f for a in args for f in (a.fields if hasattr(a, "fields") else [a])]
-            if is_op(value, "qnn.quantize", "qnn.requantize") or binding.var in found:
-                found.update(a for a in flat if hasattr(a, "name_hint") or hasattr(a, "name"))
+    for binding in reversed(bindings):
+        if is_op(binding.value, "qnn.quantize", "qnn.requantize") or binding.var in found:
+            found.update(_read(binding.value))
     return found
+
+
+def _read(value: Any) -> list[Any]:
+    """Return the variables that a bound value reads."""
+    parts = [p for a in getattr(value, "args", [value]) for p in getattr(a, "fields", [a])]
+    return [p for p in parts if isinstance(p, relax.Var)]

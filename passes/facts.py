@@ -44,11 +44,8 @@ def quantized(rewriter: Rewriter, expr: Any) -> Quantized | None:
         table = np.atleast_2d(parameters[0])
         rows = tuple(tuple(row.astype(float).tolist()) for row in table)
         return Quantized(call.args[0], QType(codes, axis=axis, codebook=rows))
-    scale, zero = (p.reshape(-1) for p in parameters)
-    return Quantized(
-        call.args[0],
-        QType(codes, tuple(scale.astype(float).tolist()), tuple(zero.astype(int).tolist()), axis),
-    )
+    scale, zero = parameters
+    return Quantized(call.args[0], QType.of_arrays(codes, scale, zero, axis))
 
 
 def values_of(rewriter: Rewriter, expr: Any) -> NDArray[Any] | None:

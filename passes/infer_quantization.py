@@ -156,12 +156,7 @@ class _Inference:
         shrunk = Codes(min(lows), max(highs)) if min(lows) < max(highs) else codes
         if shrunk == codes:
             return None
-        qtype = QType(
-            shrunk,
-            tuple(scale.reshape(-1).astype(float).tolist()),
-            tuple(zero.reshape(-1).astype(int).tolist()),
-            attrs["axis"],
-        )
+        qtype = QType.of_arrays(shrunk, scale, zero, attrs["axis"])
         result = build.quantize(call.args[0], qtype, attrs["rounding"])
         if shrunk.dtype == codes.dtype:
             return result
@@ -198,12 +193,7 @@ def _follow(rewriter: Rewriter, call: Any) -> Any:
     scale, zero = (constant(a) for a in call.args[1:])
     if scale is None or zero is None:
         return None
-    qtype = QType(
-        codes,
-        tuple(scale.reshape(-1).astype(float).tolist()),
-        tuple(zero.reshape(-1).astype(int).tolist()),
-        attrs["axis"],
-    )
+    qtype = QType.of_arrays(codes, scale, zero, attrs["axis"])
     return build.dequantize(source, qtype)
 
 

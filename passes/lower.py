@@ -20,9 +20,10 @@ from tvm_qnn.ops import attrs_of, build, codes_of, is_op, shape_of
 from tvm_qnn.ops.workload import ConvWork, Epilogue
 from tvm_qnn.passes.lower_codebook import lower_codebook
 from tvm_qnn.passes.lower_pointwise import lower_pointwise
-from tvm_qnn.passes.rewrite import Rewriter, constant, rewrite
+from tvm_qnn.passes.rewrite import Rewriter, add_function, constant, rewrite
 from tvm_qnn.passes.workloads import CONVOLUTIONS, work_of
 from tvm_qnn.schedules import family
+from tvm_qnn.schedules.epilogue import output_type
 from tvm_qnn.schedules.family import Kernel
 from tvm_qnn.spec import Codes, pack_stream
 from tvm_qnn.targets.record import Target
@@ -34,30 +35,42 @@ EPILOGUES = {
 }
 
 
+@dataclass(frozen=True)
+class Weights:
+    """The weights of one operator, as they are stored and as its kernel reads them.
+
+    Attributes:
+        operator: its name.
+        kernel: the kernel.
+        work: what it computes.
+        stream: dense bit stream of the codes.
+        expansion: makes the stream that the kernel wants of the stored one: a PrimFunc and the
+            bytes of its result; None where they are the same.
+    """
+
+    operator: str
+    kernel: Kernel
+    work: ConvWork
+    stream: NDArray[np.uint8]
+    expansion: tuple[Any, int] | None
+
+
 @dataclass
 class Prepared:
     """Weights that ``prepare`` unpacks, in the order of the extra arguments of ``main``."""
 
-    streams: list[NDArray[np.uint8]] = field(default_factory=list)
-    kernels: list[Kernel] = field(default_factory=list)
+    weights: list[Weights] = field(default_factory=list)
     variables: list[Any] = field(default_factory=list)
-    expansions: list[Any] = field(default_factory=list)
 
     def add(
-        self, kernel: Kernel, weights: NDArray[Any], codes: Codes, expansion: Any = None
-    ) -> Any:
-        """Register the weights of a kernel and return their argument of ``main``.
-
-        ``expansion`` makes the stream that the kernel wants of the stored one: a PrimFunc and
-        the bytes of its result.
-        """
-        shape, dtype = kernel.packed_shape, kernel.packed_dtype
-        variable = relax.Var(f"w{len(self.variables)}", relax.TensorType(list(shape), dtype))
-        self.streams.append(pack_stream(weights, codes))
-        self.kernels.append(kernel)
-        self.expansions.append(expansion)
-        self.variables.append(variable)
-        return variable
+        self, operator: str, kernel: Kernel, work: ConvWork, weights: NDArray[Any], codes: Codes,
+        expansion: tuple[Any, int] | None = None,
+    ) -> Any:  # fmt: skip
+        """Register weight codes of range ``codes`` and return their argument of ``main``."""
+        kind = relax.TensorType(list(kernel.packed_shape), kernel.packed_dtype)
+        self.weights.append(Weights(operator, kernel, work, pack_stream(weights, codes), expansion))
+        self.variables.append(relax.Var(f"w{len(self.variables)}", kind))
+        return self.variables[-1]
 
 
 @dataclass(frozen=True)
@@ -84,7 +97,6 @@ class Lowered:
 def lower(mod: Any, target: Target) -> Lowered:
     """Return the module without any ``qnn.*`` operator."""
     prepared = Prepared()
-    chosen: dict[str, tuple[str, ConvWork, int]] = {}
 
     def visit(rewriter: Rewriter, call: Any, name: str) -> Any:
         if is_op(call, *CONVOLUTIONS):
@@ -101,9 +113,7 @@ def lower(mod: Any, target: Target) -> Lowered:
                 source = rewriter.defined_by(epilogue.args[0], *CONVOLUTIONS)
                 return convolution(rewriter, source, [epilogue, call], name)
         if is_op(call, "qnn.codebook_conv2d"):
-            result, kernel, work, stored = lower_codebook(rewriter, call, name, target, prepared)
-            chosen[name] = (kernel, work, stored)
-            return result
+            return lower_codebook(rewriter, call, name, target, prepared)
         return lower_pointwise(rewriter, call)
 
     def convolution(rewriter: Rewriter, call: Any, after: list[Any], name: str) -> Any:
@@ -111,11 +121,10 @@ def lower(mod: Any, target: Target) -> Lowered:
         codes = codes_of(attrs, "w_")
         weights = constant(call.args[1])
         assert weights is not None
-        shape = weights.shape
-        ohwi = weights.reshape(shape[0], 1, 1, shape[1]) if weights.ndim == 2 else weights
+        ohwi = weights[:, None, None, :] if weights.ndim == 2 else weights
         work = work_of(call).with_epilogue(_epilogue(after))
         kernel = family(attrs["kernel"]).build(work, target, ohwi)
-        variable = prepared.add(kernel, ohwi, codes)
+        variable = prepared.add(name, kernel, work, ohwi, codes)
         parameters = _parameters(after[0], work.out_channels) if after else []
         result = after[-1] if after else call
         arguments = [
@@ -124,18 +133,16 @@ def lower(mod: Any, target: Target) -> Lowered:
             *[build.const(c, "int32") for c in kernel.constants],
             *parameters,
         ]
-        stream = prepared.streams[-1].nbytes
-        chosen[name] = (kernel.name, work, stream)
         function = rewriter.function(kernel.func, kernel.name)
-        out_shape = _image_shape(work)
-        out = relax.TensorType(out_shape, str(result.ty.dtype))
-        y = relax.call_tir(function, arguments, out)
-        if out_shape == shape_of(result):
+        shape, dtype = output_type(work)
+        y = relax.call_tir(function, arguments, relax.TensorType(shape, dtype))
+        if list(shape) == shape_of(result):
             return y
         return relax.op.reshape(rewriter.emit(y, f"{name}_image"), shape_of(result))
 
     module = rewrite(mod, visit, prepared.variables)
-    return Lowered(_with_prepare(module, prepared), chosen, len(prepared.variables))
+    kernels = {w.operator: (w.kernel.name, w.work, w.stream.nbytes) for w in prepared.weights}
+    return Lowered(_with_prepare(module, prepared), kernels, len(prepared.variables))
 
 
 def _taken_later(rewriter: Rewriter) -> bool:
@@ -179,34 +186,20 @@ def _image(rewriter: Rewriter, call: Any, work: ConvWork) -> Any:
     return rewriter.emit(relax.op.reshape(call.args[0], [1, 1, work.width, *tail]), "rows")
 
 
-def _image_shape(work: ConvWork) -> list[int]:
-    shape = [work.batch, work.out_height, work.out_width, work.out_channels]
-    codes = work.epilogue.codes
-    if work.epilogue.pack and codes is not None:
-        return [*shape[:3], codes.bits, -(-work.out_channels // 32)]
-    return shape
-
-
 def _with_prepare(mod: Any, prepared: Prepared) -> Any:
     """Add the function that unpacks the weights."""
     builder = relax.BlockBuilder(mod)
     with builder.function("prepare", []):
         results = []
-        for stream, kernel, expansion in zip(
-            prepared.streams, prepared.kernels, prepared.expansions, strict=True
-        ):
-            source = build.const(stream, "uint8")
-            if expansion is not None:
-                func, size = expansion
-                first = builder.add_func(
-                    func.without_attr("global_symbol"), "qnn_codebook_indicators"
-                )
+        for weights, variable in zip(prepared.weights, prepared.variables, strict=True):
+            source = build.const(weights.stream, "uint8")
+            if weights.expansion is not None:
+                func, size = weights.expansion
+                first = add_function(builder, func, "qnn_codebook_indicators")
                 expanded = relax.TensorType([size], "uint8")
                 source = builder.emit(relax.call_tir(first, [source], expanded))
-            function = builder.add_func(
-                kernel.prepare.without_attr("global_symbol"), f"{kernel.name}_weights"
-            )
-            out = relax.TensorType(list(kernel.packed_shape), kernel.packed_dtype)
-            results.append(builder.emit(relax.call_tir(function, [source], out)))
+            kernel = weights.kernel
+            function = add_function(builder, kernel.prepare, f"{kernel.name}_weights")
+            results.append(builder.emit(relax.call_tir(function, [source], variable.ty)))
         builder.emit_func_output(relax.Tuple(results))
     return builder.get()

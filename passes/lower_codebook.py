@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvm_qnn._tvm import relax
-from tvm_qnn.errors import TargetError
 from tvm_qnn.ops import attrs_of, build, codes_of, shape_of
 from tvm_qnn.ops.workload import ConvWork
 from tvm_qnn.passes.rewrite import Rewriter, constant
-from tvm_qnn.schedules import candidates
+from tvm_qnn.passes.select_kernels import ranked
 from tvm_qnn.schedules.codebook import combine, indicators
+from tvm_qnn.schedules.epilogue import output_type
 from tvm_qnn.spec import Codes
 from tvm_qnn.targets.record import Target
 
@@ -38,29 +38,24 @@ def codebook_work(call: Any) -> ConvWork:
 
 def lower_codebook(
     rewriter: Rewriter, call: Any, name: str, target: Target, prepared: Prepared
-) -> tuple[Any, str, ConvWork, int]:
-    """Return the lowered call, the kernel's name, its work and the bytes of the packed weights."""
+) -> Any:
+    """Return the lowered call; the weights are registered in ``prepared``."""
     work = codebook_work(call)
     index, table = constant(call.args[1]), constant(call.args[2])
     assert index is not None
     assert table is not None
     values = table.shape[1]
     ones = np.concatenate([(index == m) for m in range(values)]).astype(np.uint8)
-    possible, refusals = candidates(work, target)
-    if not possible:
-        reasons = "; ".join(str(r) for r in refusals)
-        raise TargetError(f"{name}: no kernel for {target.name}: {reasons}")
-    chosen, _ = min(possible, key=lambda entry: entry[1])
-    kernel = chosen.build(work, target, ones)
+    family, _ = ranked(name, work, target)[0]
+    kernel = family.build(work, target, ones)
     codes = Codes(0, values - 1)
     expand = indicators(index.size, values, codes.bits)
-    variable = prepared.add(kernel, index, codes, expand)
+    variable = prepared.add(name, kernel, work, index, codes, expand)
     sums = relax.call_tir(
         rewriter.function(kernel.func, kernel.name),
         [call.args[0], variable, *[build.const(c, "int32") for c in kernel.constants]],
-        relax.TensorType([work.batch, work.out_height, work.out_width, work.out_channels], "int32"),
+        relax.TensorType(*output_type(work)),
     )
     out = tuple(shape_of(call))
     function = rewriter.function(combine(out, values, table.shape[0]), "qnn_codebook_combine")
-    result = relax.call_tir(function, [rewriter.emit(sums, f"{name}_sums"), call.args[2]], call.ty)
-    return result, kernel.name, work, prepared.streams[-1].nbytes
+    return relax.call_tir(function, [rewriter.emit(sums, f"{name}_sums"), call.args[2]], call.ty)

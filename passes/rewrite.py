@@ -62,8 +62,8 @@ class Rewriter:
         return self.builder.emit(expr, unique)
 
     def function(self, func: Any, name: str) -> Any:
-        """Add a PrimFunc to the module (equal ones once) and return its global variable."""
-        return self.builder.add_func(func.without_attr("global_symbol"), name)
+        """Add a PrimFunc to the module; see :func:`add_function`."""
+        return add_function(self.builder, func, name)
 
     def definition(self, expr: Any) -> Any:
         """Return the call that a variable is bound to, or the expression itself."""
@@ -127,7 +127,7 @@ def rewrite(mod: Any, visit: Visit, extra: Sequence[Any] = ()) -> Any:
                     name = name_of(binding.var)
                     rewriter.current = binding.var
                     if isinstance(value, relax.Call):
-                        value = _typed(builder, value)
+                        value = builder.normalize(value)
                         replaced = visit(rewriter, value, name)
                         value = value if replaced is None else replaced
                     rewriter.new[binding.var] = rewriter.emit(value, name)
@@ -145,9 +145,9 @@ def rewrite(mod: Any, visit: Visit, extra: Sequence[Any] = ()) -> Any:
     return relax.transform.DeadCodeElimination(["main"])(rebuilt)
 
 
-def _typed(builder: Any, call: Any) -> Any:
-    """Infer the type of a rebuilt call, its arguments being variables or constants."""
-    return builder.normalize(call)
+def add_function(builder: Any, func: Any, name: str) -> Any:
+    """Add a PrimFunc to a module (equal ones once) and return its global variable."""
+    return builder.add_func(func.without_attr("global_symbol"), name)
 
 
 def name_of(var: Any) -> str:

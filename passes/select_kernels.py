@@ -11,10 +11,24 @@ from typing import Any
 
 from tvm_qnn.errors import TargetError
 from tvm_qnn.ops import attrs_of, is_op, make
+from tvm_qnn.ops.workload import ConvWork
 from tvm_qnn.passes.rewrite import Rewriter, rewrite
 from tvm_qnn.passes.workloads import CONVOLUTIONS, work_of
-from tvm_qnn.schedules import candidates
+from tvm_qnn.schedules import Family, candidates
 from tvm_qnn.targets.record import Target
+
+
+def ranked(name: str, work: ConvWork, target: Target) -> list[tuple[Family, float]]:
+    """Return the families that can do the work of operator ``name``, the cheapest first.
+
+    Raises:
+        TargetError: if there is none, with the reason of each.
+    """
+    possible, refusals = candidates(work, target)
+    if not possible:
+        reasons = "; ".join(str(r) for r in refusals)
+        raise TargetError(f"{name}: no kernel for {target.name}: {reasons}")
+    return possible
 
 
 def select_kernels(mod: Any, target: Target, lowering: str = "auto") -> Any:
@@ -32,17 +46,13 @@ def select_kernels(mod: Any, target: Target, lowering: str = "auto") -> Any:
     def visit(_rewriter: Rewriter, call: Any, name: str) -> Any:
         if not is_op(call, *CONVOLUTIONS):
             return None
-        possible, refusals = candidates(work_of(call), target)
-        if not possible:
-            reasons = "; ".join(str(r) for r in refusals)
-            raise TargetError(f"{name}: no kernel for {target.name}: {reasons}")
-        best = min(possible, key=lambda entry: entry[1])
+        possible = ranked(name, work_of(call), target)
         wanted = [entry for entry in possible if entry[0].name == lowering]
-        family, _ = chosen = wanted[0] if wanted else best
-        others = sorted((e for e in possible if e[0] is not family), key=lambda e: e[1])
-        why = f"{chosen[1]:.3g} cycles by the cost table"
-        for other, cycles in others:
-            why += f", {other.name} {cycles / max(chosen[1], 1e-9):.3g} times that"
+        family, cost = wanted[0] if wanted else possible[0]
+        why = f"{cost:.3g} cycles by the cost table"
+        for other, cycles in possible:
+            if other is not family:
+                why += f", {other.name} {cycles / max(cost, 1e-9):.3g} times that"
         if wanted:
             why = f"asked for; {why}"
         return make(

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from tvm_qnn._tvm import te, tirx
-from tvm_qnn.schedules.pointwise import finish, unfused
+from tvm_qnn.schedules.ir import unfused
+from tvm_qnn.schedules.pointwise import finish
 from tvm_qnn.spec import packed_bytes
 
 

@@ -102,7 +102,7 @@ def affine(acc: Any, mul: Any, add: Any, lanes: int) -> Any:
     return ir.unfused(ir.cast(acc, "float32", lanes) * mul, lanes) + add
 
 
-_ROUND = {
+ROUND = {
     "half_even": tirx.nearbyint,
     "floor": tirx.floor,
     "ceil": tirx.ceil,
@@ -119,7 +119,7 @@ def rounded_index(y: Any, codes: Codes, zero: int, rounding: str, lanes: int) ->
     if rounding == "half_even" and lanes > 1:
         index = ir.intrinsic(ir.vector("int32", lanes), "llvm.lrint", y)
     else:
-        index = ir.cast(_ROUND[rounding](y), "int32", lanes)
+        index = ir.cast(ROUND[rounding](y), "int32", lanes)
     return index - ir.const(low, "int32", lanes) if low else index
 
 

@@ -10,31 +10,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from tvm_qnn._tvm import s_tir, te, tirx, tvm
+from tvm_qnn.schedules.epilogue import ROUND
+from tvm_qnn.schedules.ir import STATIC_ATTRS, unfused
 from tvm_qnn.spec import Codes, output_size
 
-LOWEST = -3.4028234663852886e38
 LANES = 16
-_ROUND = {
-    "half_even": tirx.nearbyint,
-    "floor": tirx.floor,
-    "ceil": tirx.ceil,
-    "truncate": tirx.trunc,
-}
 Shape = Sequence[int]
-
-
-def unfused(product: Any) -> Any:
-    """Keep a float32 product from melting into a fused multiply-add with the next addition.
-
-    LLVM and CUDA contract ``a * b + c``; the maximum with the lowest float between them changes no
-    finite value and stops that on every target.
-    """
-    return tirx.max(product, tirx.const(LOWEST, "float32"))
 
 
 def to_codes(y: Any, codes: Codes, zero: int, rounding: str) -> Any:
     """Round a finite float32 and clip it to codes, in floats first so that int32 holds it."""
-    rounded = _ROUND[rounding](y)
+    rounded = ROUND[rounding](y)
     if codes.step != 1:
         index = _clip(rounded, 0, codes.count - 1)
         return (index * codes.step + codes.lo).astype(codes.dtype)
@@ -74,7 +60,7 @@ def quantize(
             return to_codes(_no_nan(y), codes, 0, rounding)
         y = _no_nan(y)
         # The zero point is a tensor: bound the float far outside of the codes, then clip integers.
-        bounded = _clip(_ROUND[rounding](y), -(1 << 24), 1 << 24) + z
+        bounded = _clip(ROUND[rounding](y), -(1 << 24), 1 << 24) + z
         clipped = tirx.max(tirx.min(bounded, tirx.const(codes.hi, "int32")), codes.lo)
         return clipped.astype(codes.dtype)
 
@@ -248,5 +234,4 @@ def finish(name: str, inputs: Sequence[Any], out: Any) -> Any:
             sch.vectorize(inner)
     if loops[rank:]:
         sch.decompose_reduction(block, loops[rank])
-    attrs = {"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": 8}
-    return sch.mod["main"].with_attrs({**attrs, "global_symbol": f"qnn_{name}"})
+    return sch.mod["main"].with_attrs({**STATIC_ATTRS, "global_symbol": f"qnn_{name}"})

@@ -75,12 +75,7 @@ def evaluate_call(call: Any, args: list[Any]) -> Any:
 
 
 def _qtype(a: dict[str, Any], scale: Array, zero: Array) -> QType:
-    return QType(
-        codes_of(a),
-        tuple(float(s) for s in scale.reshape(-1)),
-        tuple(int(z) for z in zero.reshape(-1)),
-        a["axis"],
-    )
+    return QType.of_arrays(codes_of(a), scale, zero, a["axis"])
 
 
 def _activations(a: dict[str, Any], x: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,6 @@ import numpy as np
 from tvm_qnn._tvm import relax
 from tvm_qnn.frontend import Imported
 from tvm_qnn.ops import attrs_of, codes_of, is_op, shape_of
-from tvm_qnn.ops.workload import ConvWork
 from tvm_qnn.passes.lower import EPILOGUES
 from tvm_qnn.passes.lower_codebook import codebook_work
 from tvm_qnn.passes.rewrite import calls, name_of
@@ -145,9 +145,9 @@ def _row(name: str, call: Any) -> tuple[Row | None, int]:
     if is_op(call, *CONVOLUTIONS):
         attrs = attrs_of(call)
         work = work_of(call)
-        count = _weights(work)
+        count = math.prod(work.weight_shape)
         row = Row(
-            name, _kind(work), shape, work.w.bits, work.x.bits, 0, work.macs,
+            name, work.kind, shape, work.w.bits, work.x.bits, 0, work.macs,
             packed_bytes(count, work.w.bits), work.name(attrs.get("kernel", "")), "",
             attrs.get("why", ""),
         )  # fmt: skip
@@ -155,12 +155,12 @@ def _row(name: str, call: Any) -> tuple[Row | None, int]:
     if is_op(call, "qnn.codebook_conv2d"):
         work = codebook_work(call)
         values = shape_of(call.args[2])[1]
-        count = _weights(work) // values
+        count = math.prod(work.weight_shape) // values
         bits = max(1, (values - 1).bit_length())
         row = Row(
-            name, _kind(work), shape, bits, work.x.bits, values, work.macs // values,
+            name, work.kind, shape, bits, work.x.bits, values, work.macs // values,
             packed_bytes(count, bits) + 4 * values * shape_of(call.args[2])[0],
-            f"q{_kind(work)}_m{values}a{work.x.bits}", "",
+            f"q{work.kind}_m{values}a{work.x.bits}", "",
             "integer sums for each representation value, combined once",
         )  # fmt: skip
         return row, count
@@ -183,15 +183,6 @@ def _row(name: str, call: Any) -> tuple[Row | None, int]:
     return row, count
 
 
-def _kind(work: ConvWork) -> str:
-    return "dense" if work.dense else "depthwise" if work.depthwise else "conv2d"
-
-
-def _weights(work: ConvWork) -> int:
-    o, kh, kw, i = work.weight_shape
-    return o * kh * kw * i
-
-
 def _float_macs(call: Any) -> tuple[int, int]:
     """Return the multiply-accumulates and the weights of a float convolution or product."""
     if is_op(call, "relax.nn.conv2d"):
@@ -199,8 +190,5 @@ def _float_macs(call: Any) -> tuple[int, int]:
         return out[0] * out[2] * out[3] * w[0] * w[1] * w[2] * w[3], w[0] * w[1] * w[2] * w[3]
     if is_op(call, "relax.matmul") and len(shape_of(call.args[1])) == 2:
         out, w = shape_of(call), shape_of(call.args[1])
-        rows = 1
-        for extent in out[:-1]:
-            rows *= extent
-        return rows * w[0] * w[1], w[0] * w[1]
+        return math.prod(out) * w[0], w[0] * w[1]
     return 0, 0

@@ -103,6 +103,11 @@ class ConvWork:
         return self.height == 1 and self.kernel == (1, 1) and self.groups == 1
 
     @property
+    def kind(self) -> str:
+        """``dense``, ``depthwise`` or ``conv2d``."""
+        return "dense" if self.dense else "depthwise" if self.depthwise else "conv2d"
+
+    @property
     def weight_shape(self) -> tuple[int, int, int, int]:
         """OHWI."""
         return (self.out_channels, *self.kernel, self.in_channels // self.groups)
@@ -133,5 +138,4 @@ class ConvWork:
 
     def name(self, family: str) -> str:
         """Return the kernel's name: operator, weight bits, activation bits, method."""
-        kind = "dense" if self.dense else "depthwise" if self.depthwise else "conv2d"
-        return f"q{kind}_w{self.w.bits}a{self.x.bits}_{family}"
+        return f"q{self.kind}_w{self.w.bits}a{self.x.bits}_{family}"

@@ -105,6 +105,18 @@ class QType:
         if len(sizes) > 1 or (sizes and self.axis is None):
             raise ValueError(f"per-axis parameters of sizes {sorted(sizes)} with axis {self.axis}")
 
+    @classmethod
+    def of_arrays(
+        cls, codes: Codes, scale: ArrayLike, zero: ArrayLike, axis: int | None = None
+    ) -> QType:
+        """Return the type whose scales and zero points are arrays, scalar or along ``axis``."""
+        return cls(
+            codes,
+            tuple(np.asarray(scale).reshape(-1).astype(float).tolist()),
+            tuple(np.asarray(zero).reshape(-1).astype(int).tolist()),
+            axis,
+        )
+
     @property
     def bits(self) -> int:
         """The bits of one packed code."""
