@@ -94,6 +94,13 @@ def fitting_digits(codes: Codes, zeros: tuple[int, ...], lo: int, hi: int) -> Di
     return None
 
 
+def kept_digits(codes: Codes, zero: int, lo: int, hi: int) -> Digits | None:
+    """Store codes as they are, which converts nothing, where they fit; else as fitting digits."""
+    if codes.step == 1 and lo <= codes.lo and codes.hi <= hi:
+        return index_digits(codes, (zero,), codes.lo)
+    return fitting_digits(codes, (zero,), lo, hi)
+
+
 @dataclass(frozen=True)
 class Correction:
     """The terms of an accumulator: ``scale * D + slope[o] * S + static``.

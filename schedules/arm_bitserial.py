@@ -17,12 +17,12 @@ from typing import Any
 from tvm_qnn._tvm import tirx
 from tvm_qnn.ops.workload import ConvWork
 from tvm_qnn.schedules import arm_tile, ir, stages
-from tvm_qnn.schedules.algebra import Correction, Digits, index_digits, intermediate_bound
+from tvm_qnn.schedules.algebra import Correction, Digits, index_digits
 from tvm_qnn.schedules.family import Refusal
 from tvm_qnn.schedules.output import Sums
 from tvm_qnn.schedules.plan import WORD, Plan, ceil_div
 from tvm_qnn.schedules.prepare import plane_word
-from tvm_qnn.schedules.tiled import Packed, TiledFamily, refusal
+from tvm_qnn.schedules.tiled import Packed, TiledFamily
 from tvm_qnn.targets.record import Target
 
 _WORDS = arm_tile.VECTOR_BITS // WORD
@@ -50,18 +50,13 @@ class ArmBitSerial(TiledFamily):
 
     name = "bitserial"
 
-    def supports(self, work: ConvWork, target: Target) -> Refusal | None:
-        """See :class:`tvm_qnn.schedules.family.Family`."""
-        refused = refusal(self.name, work)
-        if refused is not None:
-            return refused
+    def refuse(self, work: ConvWork, target: Target) -> Refusal | None:
+        """See :class:`TiledFamily`."""
         if work.groups != 1:
             return Refusal(self.name, f"{work.groups} channel groups", "reference takes them")
         if piece_limit(work) == 0:
             bits = f"{work.w.bits}-bit weights by {work.x.bits}-bit activations"
             return Refusal(self.name, f"{bits} overflow 16-bit lanes", "dot takes them")
-        if intermediate_bound(work, *self.digits(work, target)) >= 2**31:
-            return Refusal(self.name, "sums of digits can leave int32", "reference takes them")
         return None
 
     def cycles(self, work: ConvWork, target: Target) -> float:

@@ -16,15 +16,14 @@ from tvm_qnn.schedules.algebra import (
     Correction,
     Digits,
     fitting_digits,
-    index_digits,
-    intermediate_bound,
+    kept_digits,
 )
 from tvm_qnn.schedules.epilogue import has_result, out_blocks
 from tvm_qnn.schedules.family import Refusal
 from tvm_qnn.schedules.output import Sums
 from tvm_qnn.schedules.plan import Plan, make_plan
 from tvm_qnn.schedules.prepare import weight_digit
-from tvm_qnn.schedules.tiled import EPILOGUE_CYCLES, Packed, TiledFamily, refusal
+from tvm_qnn.schedules.tiled import EPILOGUE_CYCLES, Packed, TiledFamily
 from tvm_qnn.schedules.tiling import split_tile
 from tvm_qnn.targets.record import Target
 
@@ -35,9 +34,7 @@ _MOST_TAPS = 64
 
 def operands(work: ConvWork) -> tuple[Digits, Digits] | None:
     """Return int8 digits of activations and weights, None if the codes do not fit."""
-    x = fitting_digits(work.x, (work.x_zero,), *_RANGE)
-    if work.x.step == 1 and _RANGE[0] <= work.x.lo and work.x.hi <= _RANGE[1]:
-        x = index_digits(work.x, (work.x_zero,), work.x.lo)
+    x = kept_digits(work.x, work.x_zero, *_RANGE)
     w = fitting_digits(work.w, work.w_zero, *_RANGE)
     return None if x is None or w is None else (x, w)
 
@@ -53,22 +50,16 @@ class ArmDepthwise(TiledFamily):
 
     name = "dot"
 
-    def supports(self, work: ConvWork, target: Target) -> Refusal | None:
-        """See :class:`tvm_qnn.schedules.family.Family`."""
-        refused = refusal(self.name, work)
-        if refused is not None:
-            return refused
+    def refuse(self, work: ConvWork, target: Target) -> Refusal | None:
+        """See :class:`TiledFamily`."""
         if not work.depthwise:
             return Refusal(self.name, "not depthwise")
         if work.x_planes:
             return Refusal(self.name, "activations come as bit planes", "hand over codes")
         if work.kernel[0] * work.kernel[1] > _MOST_TAPS:
             return Refusal(self.name, f"{work.kernel} taps would be unrolled")
-        fitting = operands(work)
-        if fitting is None:
+        if operands(work) is None:
             return Refusal(self.name, f"codes {work.x} and {work.w} do not fit int8")
-        if intermediate_bound(work, *fitting) >= 2**31:
-            return Refusal(self.name, "sums of digits can leave int32", "reference takes them")
         return None
 
     def cycles(self, work: ConvWork, target: Target) -> float:

@@ -19,14 +19,13 @@ from tvm_qnn.schedules.algebra import (
     Correction,
     Digits,
     fitting_digits,
-    index_digits,
-    intermediate_bound,
+    kept_digits,
 )
 from tvm_qnn.schedules.family import Refusal
 from tvm_qnn.schedules.output import Sums
 from tvm_qnn.schedules.plan import Plan, ceil_div
 from tvm_qnn.schedules.prepare import weight_digit
-from tvm_qnn.schedules.tiled import Packed, TiledFamily, refusal
+from tvm_qnn.schedules.tiled import Packed, TiledFamily
 from tvm_qnn.targets.record import Target
 
 _STEP = 16
@@ -51,10 +50,7 @@ class Method:
 
     def digits(self, work: ConvWork) -> tuple[Digits, Digits] | None:
         """Return digits that the method multiplies exactly, None if the codes do not fit."""
-        x = fitting_digits(work.x, (work.x_zero,), *self.x_range)
-        if work.x.step == 1 and self.x_range[0] <= work.x.lo and work.x.hi <= self.x_range[1]:
-            # The codes as they are need no conversion.
-            x = index_digits(work.x, (work.x_zero,), work.x.lo)
+        x = kept_digits(work.x, work.x_zero, *self.x_range)
         w = fitting_digits(work.w, work.w_zero, *self.w_range)
         return None if x is None or w is None else (x, w)
 
@@ -81,21 +77,15 @@ class ArmDot(TiledFamily):
 
     name = "dot"
 
-    def supports(self, work: ConvWork, target: Target) -> Refusal | None:
-        """See :class:`tvm_qnn.schedules.family.Family`."""
-        refused = refusal(self.name, work)
-        if refused is not None:
-            return refused
+    def refuse(self, work: ConvWork, target: Target) -> Refusal | None:
+        """See :class:`TiledFamily`."""
         if work.groups != 1:
             return Refusal(self.name, f"{work.groups} channel groups", "reference takes them")
         if work.x_planes:
             return Refusal(self.name, "activations come as bit planes", "hand over codes")
-        chosen = method(work, target)
-        if chosen is None:
+        if method(work, target) is None:
             reason = f"codes {work.x} and {work.w} with their zero points do not fit int8"
             return Refusal(self.name, reason, "at most 8 bits")
-        if intermediate_bound(work, *self.digits(work, target)) >= 2**31:
-            return Refusal(self.name, "sums of digits can leave int32", "reference takes them")
         return None
 
     def cycles(self, work: ConvWork, target: Target) -> float:

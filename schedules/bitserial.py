@@ -24,14 +24,13 @@ from tvm_qnn.schedules.algebra import (
     Correction,
     Digits,
     index_digits,
-    intermediate_bound,
     value_digits,
 )
 from tvm_qnn.schedules.family import Refusal
 from tvm_qnn.schedules.output import Sums
 from tvm_qnn.schedules.plan import WORD, Plan, ceil_div, make_plan, tile_cost
 from tvm_qnn.schedules.prepare import plane_word
-from tvm_qnn.schedules.tiled import EPILOGUE_CYCLES, Packed, TiledFamily, refusal
+from tvm_qnn.schedules.tiled import EPILOGUE_CYCLES, Packed, TiledFamily
 from tvm_qnn.schedules.tiling import schedule_tiles
 from tvm_qnn.targets.record import Target
 
@@ -60,21 +59,16 @@ class BitSerial(TiledFamily):
 
     name = "bitserial"
 
-    def supports(self, work: ConvWork, target: Target) -> Refusal | None:
-        """See :class:`tvm_qnn.schedules.family.Family`."""
-        refused = refusal(self.name, work)
-        if refused is not None:
-            return refused
+    def refuse(self, work: ConvWork, target: Target) -> Refusal | None:
+        """See :class:`TiledFamily`."""
         if work.groups != 1:
             reason = f"{work.groups} channel groups leave few channels to count"
             return Refusal(self.name, reason, "dot or reference take them")
-        x, w = self.digits(work, target)
-        pairs = work.x.bits * planes_of(w)
+        planes = planes_of(self.digits(work, target)[1])
+        pairs = work.x.bits * planes
         if pairs > MOST_PAIRS:
-            reason = f"{work.x.bits} x {planes_of(w)} bit planes make {pairs} products of planes"
+            reason = f"{work.x.bits} x {planes} bit planes make {pairs} products of planes"
             return Refusal(self.name, reason, f"at most {MOST_PAIRS}; dot is faster beyond")
-        if intermediate_bound(work, x, w) >= 2**31:
-            return Refusal(self.name, "sums of digits can leave int32", "reference takes them")
         return None
 
     def cycles(self, work: ConvWork, target: Target) -> float:

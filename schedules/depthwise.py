@@ -16,14 +16,13 @@ from tvm_qnn.schedules.algebra import (
     Correction,
     Digits,
     index_digits,
-    intermediate_bound,
     value_digits,
 )
 from tvm_qnn.schedules.family import Refusal
 from tvm_qnn.schedules.output import Sums
 from tvm_qnn.schedules.plan import Plan, make_plan
 from tvm_qnn.schedules.prepare import weight_digit
-from tvm_qnn.schedules.tiled import EPILOGUE_CYCLES, Packed, TiledFamily, refusal
+from tvm_qnn.schedules.tiled import EPILOGUE_CYCLES, Packed, TiledFamily
 from tvm_qnn.schedules.tiling import schedule_tiles
 from tvm_qnn.targets.record import Target
 
@@ -35,17 +34,12 @@ class Depthwise(TiledFamily):
 
     name = "dot"
 
-    def supports(self, work: ConvWork, target: Target) -> Refusal | None:
-        """See :class:`tvm_qnn.schedules.family.Family`."""
-        refused = refusal(self.name, work)
-        if refused is not None:
-            return refused
+    def refuse(self, work: ConvWork, target: Target) -> Refusal | None:
+        """See :class:`TiledFamily`."""
         if not work.depthwise:
             return Refusal(self.name, "not depthwise")
         if work.x_planes:
             return Refusal(self.name, "activations come as bit planes", "hand over codes")
-        if intermediate_bound(work, *self.digits(work, target)) >= 2**31:
-            return Refusal(self.name, "sums of digits can leave int32", "reference takes them")
         return None
 
     def cycles(self, work: ConvWork, target: Target) -> float:

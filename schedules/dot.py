@@ -15,13 +15,13 @@ import numpy as np
 from tvm_qnn._tvm import tirx
 from tvm_qnn.ops.workload import ConvWork
 from tvm_qnn.schedules import ir, stages
-from tvm_qnn.schedules.algebra import Correction, Digits, intermediate_bound
+from tvm_qnn.schedules.algebra import Correction, Digits
 from tvm_qnn.schedules.family import Refusal
 from tvm_qnn.schedules.instruction import Instruction
 from tvm_qnn.schedules.output import Sums
 from tvm_qnn.schedules.plan import Plan, ceil_div, make_plan
 from tvm_qnn.schedules.prepare import weight_digit
-from tvm_qnn.schedules.tiled import EPILOGUE_CYCLES, Packed, TiledFamily, refusal
+from tvm_qnn.schedules.tiled import EPILOGUE_CYCLES, Packed, TiledFamily
 from tvm_qnn.schedules.tiling import schedule_tiles
 from tvm_qnn.targets.record import Target
 
@@ -56,21 +56,15 @@ class Dot(TiledFamily):
                 return instruction, digits
         return None
 
-    def supports(self, work: ConvWork, target: Target) -> Refusal | None:
-        """See :class:`tvm_qnn.schedules.family.Family`."""
-        refused = refusal(self.name, work)
-        if refused is not None:
-            return refused
+    def refuse(self, work: ConvWork, target: Target) -> Refusal | None:
+        """See :class:`TiledFamily`."""
         if work.groups != 1:
             return Refusal(self.name, f"{work.groups} channel groups", "reference takes them")
         if work.x_planes:
             return Refusal(self.name, "activations come as bit planes", "hand over codes")
-        fitting = self._fitting(work, target)
-        if fitting is None:
+        if self._fitting(work, target) is None:
             reason = f"no instruction of {target.name} takes codes {work.x} and {work.w}"
             return Refusal(self.name, reason, "at most 8 bits, and values that fit them")
-        if intermediate_bound(work, *fitting[1]) >= 2**31:
-            return Refusal(self.name, "sums of digits can leave int32", "reference takes them")
         return None
 
     def cycles(self, work: ConvWork, target: Target) -> float:

@@ -32,6 +32,10 @@ class Reference(TiledFamily):
         """See :class:`tvm_qnn.schedules.family.Family`."""
         return refusal(self.name, work)
 
+    def refuse(self, work: ConvWork, target: Target) -> Refusal | None:
+        """See :class:`TiledFamily`: nothing more."""
+        return None
+
     def cycles(self, work: ConvWork, target: Target) -> float:
         """See :class:`tvm_qnn.schedules.family.Family`."""
         return work.macs / target.rates.reference

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tvm_qnn.ops.workload import ConvWork
 from tvm_qnn.schedules import ir
-from tvm_qnn.schedules.algebra import Correction, Digits, correct
+from tvm_qnn.schedules.algebra import Correction, Digits, correct, intermediate_bound
 from tvm_qnn.schedules.epilogue import float_exact
 from tvm_qnn.schedules.family import Kernel, Refusal
 from tvm_qnn.schedules.output import Sums, accumulators, constants_of, declare, emit_output
@@ -70,9 +70,19 @@ class TiledFamily(ABC):
 
     name: str
 
-    @abstractmethod
     def supports(self, work: ConvWork, target: Target) -> Refusal | None:
         """See :class:`tvm_qnn.schedules.family.Family`."""
+        refused = refusal(self.name, work) or self.refuse(work, target)
+        if refused is None and intermediate_bound(work, *self.digits(work, target)) >= 2**31:
+            return Refusal(self.name, "sums of digits can leave int32", "reference takes them")
+        return refused
+
+    @abstractmethod
+    def refuse(self, work: ConvWork, target: Target) -> Refusal | None:
+        """Return why this family in particular cannot do the work, or None.
+
+        Asked after what no family can compute is refused; :meth:`digits` exist where it is None.
+        """
 
     @abstractmethod
     def cycles(self, work: ConvWork, target: Target) -> float:
