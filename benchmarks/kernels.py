@@ -26,7 +26,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from tvm_qnn import spec
+from tvm_qnn import spec, targets
 from tvm_qnn._tvm import tvm
 from tvm_qnn.ops.workload import ConvWork, Epilogue
 from tvm_qnn.schedules import family
@@ -230,9 +230,7 @@ def machine() -> dict[str, str]:
 
 def host_target() -> Target:
     """The fastest x86 target that this machine runs."""
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text() if cpuinfo.exists() else ""
-    return AVX512_VNNI if "avx512_vnni" in flags and "vpopcntdq" in flags else AVX2
+    return AVX512_VNNI if AVX512_VNNI.features <= targets.host().features else AVX2
 
 
 def main() -> None:
