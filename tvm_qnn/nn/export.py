@@ -25,19 +25,21 @@ IR_VERSION = 10
 
 
 @dataclass
-class _Graph:
+class Graph:
     """Nodes and initializers of a graph under construction; every method returns its output."""
 
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
 
     def constant(self, name: str, value: np.ndarray | np.generic) -> str:
+        """Store a constant."""
         self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
     def node(
         self, op: str, name: str, inputs: list[str], output: str = "", **attributes: Any
     ) -> str:
+        """Add a node with one output."""
         output = output or f"{name}_out"
         self.nodes.append(helper.make_node(op, inputs, [output], name=name, **attributes))
         return output
@@ -113,7 +115,7 @@ def to_onnx(net: MaqdNet, batch: int = 1) -> onnx.ModelProto:
     """
     if batch < 1:
         raise ModelError(f"batch size {batch}: must be at least 1")
-    cfg, graph = net.cfg, _Graph()
+    cfg, graph = net.cfg, Graph()
     x = graph.quantize("image", "image", net.image.scale)
     for number, block in enumerate(net.each_block(), start=1):
         conv = block.conv
