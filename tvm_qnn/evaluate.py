@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tvm_qnn import spec
 from tvm_qnn._tvm import Target, relax, tvm
 from tvm_qnn.ops import attrs_of, codes_of, is_op, shape_of
+from tvm_qnn.ops.fixed import format_of
 from tvm_qnn.spec import QType
 
 Array = NDArray[Any]
@@ -139,6 +140,20 @@ _DEFINITIONS: dict[str, Callable[..., Any]] = {
     "qnn.sum_pool2d": lambda a, x: spec.sum_pool2d(
         x, tuple(a["kernel"]), x_zero=a["zero"], **_pool(a)
     ),
+    "qnn.fixed_convert": lambda a, x: spec.fixed_convert(x, format_of(a, "src_"), format_of(a)),
+    "qnn.fixed_bag": lambda a, table, words: spec.fixed_bag(table, words, format_of(a)),
+    "qnn.fixed_valid": lambda a, words: spec.fixed_valid(words),
+    "qnn.fixed_dense": lambda a, w, k: spec.fixed_dense(w, k, format_of(a), bool(a["binary"])),
+    "qnn.fixed_similarity": lambda a, memory, key: spec.fixed_similarity(
+        memory, key, format_of(a), bool(a["binary"])
+    ),
+    "qnn.fixed_hamming": lambda a, memory, key: spec.hamming_similarity(
+        memory, key, format_of(a), a["alpha"]
+    ),
+    "qnn.fixed_softmax": lambda a, scores, used: spec.fixed_softmax(scores, used, format_of(a)),
+    "qnn.fixed_read": lambda a, p, memory: spec.fixed_read(p, memory, format_of(a)),
+    "qnn.fixed_add": lambda a, x, y: spec.fixed_add(x, y, format_of(a)),
+    "qnn.fixed_output": lambda a, w, k: spec.fixed_output(w, k, format_of(a)),
 }
 
 

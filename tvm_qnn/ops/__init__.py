@@ -1,6 +1,6 @@
 """The quantized Relax operators (``qnn.*``)."""
 
-from tvm_qnn.ops import build
+from tvm_qnn.ops import build, fixed
 from tvm_qnn.ops.dialect import (
     OPERATORS,
     attrs_of,
@@ -17,6 +17,7 @@ __all__ = [
     "build",
     "code_attrs",
     "codes_of",
+    "fixed",
     "is_op",
     "make",
     "shape_of",

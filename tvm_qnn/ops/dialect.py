@@ -283,7 +283,9 @@ OPERATORS: dict[str, tuple[Infer, str]] = {
 }
 
 
-def _register(name: str, infer: Infer, doc: str) -> None:
+def register(name: str, infer: Infer, doc: str) -> None:
+    """Make an operator known to Relax; what ``infer`` raises names the operator."""
+
     def infer_type(call: Any, _ctx: Any) -> Any:
         try:
             return infer(call, attrs_of(call))
@@ -296,4 +298,4 @@ def _register(name: str, infer: Infer, doc: str) -> None:
 
 
 for _name, (_infer, _doc) in OPERATORS.items():
-    _register(_name, _infer, _doc)
+    register(_name, _infer, _doc)

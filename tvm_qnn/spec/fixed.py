@@ -54,7 +54,7 @@ class FixedPoint:
     @property
     def limit(self) -> int:
         """The largest code m, ``2**(integer + fraction) - 1``; the lowest code is ``-m``."""
-        return 2 ** (self.integer + self.fraction) - 1
+        return (1 << (self.integer + self.fraction)) - 1
 
     @property
     def codes(self) -> Codes:
