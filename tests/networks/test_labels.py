@@ -98,6 +98,6 @@ def test_samples():
 def test_all_test_images():
     from tvm_qnn.nn import data
 
-    images = data.load(DATA).test_images.astype(np.float32)[:, None] / np.float32(255)
+    images = data.load(DATA).test_images.astype(np.float32) / np.float32(255)
     assert len(images) == 10_000
     assert compare(images) == []

@@ -24,6 +24,6 @@ def tiny():
         images = rng.integers(0, 60, (count, 8, 8)).astype(np.uint8)
         for image, label in zip(images, labels, strict=True):
             image[2 * label : 2 * label + 3, :] += 180
-        return images, labels
+        return images[:, None], labels
 
     return Images("fashion-mnist", *make(192), *make(64))

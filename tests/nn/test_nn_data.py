@@ -33,7 +33,7 @@ def folder(tmp_path, monkeypatch):
 def test_loads_the_set_that_the_checksums_name(folder):
     images = data.load(folder)
     assert images.name == "mnist"
-    assert images.train_images.shape == images.test_images.shape == (5, 28, 28)
+    assert images.train_images.shape == images.test_images.shape == (5, 1, 28, 28)
     assert images.test_labels.dtype == np.uint8
 
 

@@ -11,6 +11,7 @@ from tvm_qnn.errors import ModelError  # noqa: E402
 from tvm_qnn.nn import check, export  # noqa: E402
 from tvm_qnn.nn.checkpoint import Recipe  # noqa: E402
 from tvm_qnn.nn.models import MaqdConfig, MaqdNet, maqd_fashion_net  # noqa: E402
+from tvm_qnn.nn.networks import build  # noqa: E402
 from tvm_qnn.nn.train import train  # noqa: E402
 
 
@@ -33,7 +34,7 @@ def lively(cfg, seed=0):
 
 
 def random_images(count, size, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (count, size, size)).astype(np.uint8)
+    return np.random.default_rng(seed).integers(0, 256, (count, 1, size, size)).astype(np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,8 @@ def test_every_hidden_code_equals_pytorch(tmp_path):
 
 def test_trained_round_trip(tiny, tmp_path):
     cfg = MaqdConfig(image_size=8, channels=(8, 16), strides=(1, 2), classes=3)
-    net, rows = train(cfg, tiny, Recipe(epochs=3, batch=32), tmp_path)
+    net = build(cfg, 0)
+    rows = train(net, tiny, Recipe(epochs=3, batch=32), tmp_path)
     path = tmp_path / "sub" / "net.onnx"
     export.save(export.to_onnx(net, batch=5), path)
     result = check.compare(net, path, tiny.test_images)

@@ -12,13 +12,20 @@ from tvm_qnn.errors import ModelError  # noqa: E402
 from tvm_qnn.nn import checkpoint  # noqa: E402
 from tvm_qnn.nn.checkpoint import Recipe  # noqa: E402
 from tvm_qnn.nn.models import MaqdConfig, MaqdNet, maqd_fashion_net  # noqa: E402
-from tvm_qnn.nn.train import augment, labels, logits, train  # noqa: E402
+from tvm_qnn.nn.networks import build  # noqa: E402
+from tvm_qnn.nn.train import augment, cut_out, labels, logits  # noqa: E402
+from tvm_qnn.nn.train import train as train_network  # noqa: E402
 
 SMALL = MaqdConfig(image_size=8, channels=(8, 16), strides=(1, 2), classes=3)
 
 
 class InterruptedRunError(Exception):
     """Raised by a test in the middle of an epoch."""
+
+
+def train(cfg, data, recipe, out, **options):
+    net = build(cfg, recipe.seed)
+    return net, train_network(net, data, recipe, out, **options)
 
 
 def outcome(net, rows):
@@ -121,23 +128,68 @@ def test_learning_rate_rises_then_falls_to_zero():
     assert recipe.factor(0.55) == pytest.approx(0.5)
     assert recipe.factor(1.0) == pytest.approx(0.0)
     assert Recipe(warmup=0.0).factor(0.0) == 1.0
+    linear = Recipe(warmup=0.2, schedule="linear")
+    assert [linear.factor(p) for p in (0.1, 0.2, 0.4, 1.0)] == pytest.approx([0.5, 1, 0.75, 0])
 
 
 def test_augment_shifts_and_mirrors_whole_images():
-    images = torch.zeros(64, 9, 9, dtype=torch.uint8)
-    images[:, 4, 3:6] = torch.tensor([1, 2, 3], dtype=torch.uint8)
+    images = torch.zeros(64, 2, 9, 9, dtype=torch.uint8)
+    images[:, 0, 4, 3:6] = torch.tensor([1, 2, 3], dtype=torch.uint8)
+    images[:, 1, 4, 3:6] = torch.tensor([7, 8, 9], dtype=torch.uint8)
     moved = augment(images, 2, True, torch.Generator().manual_seed(0))
     seen = set()
-    for image in moved:
+    for image, second in moved:
         row, col = (int(v[0]) for v in torch.where(image == 2))
         line = image[row, col - 1 : col + 2].tolist()
         assert line in ([1, 2, 3], [3, 2, 1])
+        assert second[row, col - 1 : col + 2].tolist() == [v + 6 for v in line]
         assert int(image.sum()) == 6
         seen.add((row - 4, line == [3, 2, 1]))
     assert {shift for shift, _ in seen} == {-2, -1, 0, 1, 2}
     assert {mirrored for _, mirrored in seen} == {False, True}
     same = augment(images, 0, False, torch.Generator().manual_seed(0))
     assert torch.equal(same, images)
+
+
+def test_cutout_blanks_one_square_of_all_channels():
+    images = torch.ones(200, 3, 9, 9, dtype=torch.uint8)
+    cut_out(images, 4, torch.Generator().manual_seed(0))
+    sizes = set()
+    for image in images:
+        assert torch.equal(image[0], image[1])
+        assert torch.equal(image[0], image[2])
+        rows, cols = torch.where(image[0] == 0)
+        height, width = (int(v.max() - v.min()) + 1 for v in (rows, cols))
+        assert len(rows) == height * width
+        sizes.add((height, width))
+    assert max(sizes) == (4, 4)
+    assert min(min(size) for size in sizes) == 2  # the part of a square that lies inside
+
+
+@pytest.mark.parametrize("options", [{"optimizer": "sgd", "rate": 0.05, "decay": 1e-4}, {}])
+def test_bfloat16_and_sgd_learn_and_resume(tiny, tmp_path, options):
+    recipe = Recipe(epochs=30, batch=32, shift=0, flip=False, bfloat16=True, **options)
+    whole = train(SMALL, tiny, recipe, tmp_path / "whole")
+    assert whole[1][-1].test_accuracy > 0.8
+    assert logits(whole[0], tiny.test_images).dtype == np.float32
+
+    def stop(epoch, step, steps):
+        if epoch == 20:
+            raise InterruptedRunError
+
+    with pytest.raises(InterruptedRunError):
+        train(SMALL, tiny, recipe, tmp_path / "cut", report=stop)
+    cut = train(SMALL, tiny, recipe, tmp_path / "cut", resume=True)
+    assert outcome(*cut) == outcome(*whole)
+
+
+def test_network_can_slow_down_some_of_its_parameters(tiny, tmp_path):
+    net = build(SMALL, 0)
+    net.rate_scale = lambda name: 0.0 if name.startswith("blocks.0.") else 1.0
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    train_network(net, tiny, Recipe(epochs=1, batch=64), tmp_path)
+    for name, parameter in net.named_parameters():
+        assert torch.equal(parameter, before[name]) == name.startswith("blocks.0."), name
 
 
 def test_evaluation_leaves_the_mode_and_ignores_the_batch(tiny):

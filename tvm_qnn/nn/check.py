@@ -38,7 +38,7 @@ def runtime_logits(path: Path, images: np.ndarray) -> np.ndarray:
 
     Args:
         path: ONNX file with the input ``image`` and a fixed batch size.
-        images: ``[N, H, W]`` uint8; the last batch is filled up with its last image.
+        images: ``[N, C, H, W]`` uint8; the last batch is filled up with its last image.
 
     Returns:
         ``[N, classes]`` float32.
@@ -60,7 +60,7 @@ def runtime_logits(path: Path, images: np.ndarray) -> np.ndarray:
     except Exception as error:  # its exceptions share no base class
         raise ModelError(f"{path}: ONNX Runtime cannot load the model ({error})") from error
     size = session.get_inputs()[0].shape[0]
-    scaled = images[:, None].astype(np.float32) / np.float32(255)
+    scaled = images.astype(np.float32) / np.float32(255)
     missing = -len(scaled) % size
     scaled = np.concatenate([scaled, np.repeat(scaled[-1:], missing, axis=0)])
     parts = [
@@ -75,7 +75,7 @@ def compare(net: nn.Module, path: Path, images: np.ndarray) -> Agreement:
     Args:
         net: The network; evaluated in eval mode.
         path: Its ONNX file.
-        images: ``[N, H, W]`` uint8, at least one.
+        images: ``[N, C, H, W]`` uint8, at least one.
     """
     expected, found = logits(net, images), runtime_logits(path, images)
     top = np.sort(expected, axis=1)[:, -2:]

@@ -8,12 +8,13 @@ import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from tvm_qnn.errors import ModelError
-from tvm_qnn.nn.models import MaqdConfig, MaqdNet
+from tvm_qnn.nn.networks import config, config_of, fields_of
 
 NAME = "checkpoint.pt"
 
@@ -26,29 +27,43 @@ class Recipe:
         epochs: Passes over the training images.
         seed: Seed of weights, order and augmentation.
         batch: Images in a step; a rest smaller than this is left out of the epoch.
-        rate: Peak learning rate of the latent weights (their initial standard deviation is 1).
-        norm_rate: Peak learning rate of gains and biases.
-        warmup: Part of all steps in which the rate rises linearly; it then follows a half cosine.
+        optimizer: "adamw", or "sgd" with Nesterov momentum.
+        rate: Peak learning rate of weights (parameters of two or more axes).
+        norm_rate: Peak learning rate of all other parameters (gains, biases, levels).
+        momentum: Momentum of "sgd".
+        decay: Weight decay of weights; other parameters have none.
+        schedule: How the rate falls to zero after the warm-up: "cosine" or "linear".
+        warmup: Part of all steps in which the rate rises linearly.
         smoothing: Label smoothing.
         shift: Largest random shift in pixels, along both axes, filled with zeros.
         flip: Whether images are mirrored at random.
+        cutout: Side of the square that is blanked at a random place of each image, in pixels.
+        bfloat16: Whether convolutions and matrix products run in bfloat16, channels last. About
+            twice as fast on processors that have it; evaluation is always float32.
     """
 
     epochs: int = 30
     seed: int = 0
     batch: int = 128
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     rate: float = 0.03
     norm_rate: float = 0.02
+    momentum: float = 0.9
+    decay: float = 0.0
+    schedule: Literal["cosine", "linear"] = "cosine"
     warmup: float = 0.02
     smoothing: float = 0.05
     shift: int = 1
     flip: bool = True
+    cutout: int = 0
+    bfloat16: bool = False
 
     def factor(self, progress: float) -> float:
         """Learning rate relative to its peak after the part ``progress`` (0..1) of all steps."""
         if progress < self.warmup:
             return progress / self.warmup
-        return 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
+        left = (1 - progress) / (1 - self.warmup)
+        return left if self.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
 
 
 @dataclass(frozen=True)
@@ -70,28 +85,28 @@ class Epoch:
     seconds: float
 
 
-def load_trained(path: Path) -> tuple[MaqdNet, Recipe, list[Epoch]]:
+def load_trained(path: Path) -> tuple[nn.Module, Recipe, list[Epoch]]:
     """Network (in eval mode), recipe and finished epochs of a checkpoint.
 
     Raises:
         ModelError: The checkpoint is missing or damaged.
     """
     state = _read(path)
-    model = MaqdNet(_config(state["network"]))
+    model = state["network"].build()
     model.load_state_dict(state["model"])
-    return model.eval(), Recipe(**state["recipe"]), [Epoch(**row) for row in state["epochs"]]
+    return model.eval(), state["recipe"], [Epoch(**row) for row in state["epochs"]]
 
 
 def save(
     path: Path,
-    model: MaqdNet,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
     rows: list[Epoch],
 ) -> None:
     """Write a checkpoint so that ``path`` always holds a whole one, whenever the run is cut off."""
     state = {
-        "network": asdict(model.cfg),
+        "network": fields_of(config(model)),
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "recipe": asdict(recipe),
@@ -107,7 +122,7 @@ def save(
 
 
 def restore(
-    path: Path, model: MaqdNet, optimizer: torch.optim.Optimizer, recipe: Recipe
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe
 ) -> list[Epoch]:
     """Load a checkpoint into ``model`` and ``optimizer``; return the finished epochs.
 
@@ -115,8 +130,8 @@ def restore(
         ModelError: The checkpoint is damaged or belongs to another recipe or network.
     """
     state = _read(path)
-    before = {**asdict(_config(state["network"])), **state["recipe"]}
-    now = {**asdict(model.cfg), **asdict(recipe)}
+    before = {**fields_of(state["network"]), **asdict(state["recipe"])}
+    now = {**fields_of(config(model)), **asdict(recipe)}
     changed = [key for key in now if before.get(key) != now[key]]
     if changed:
         raise ModelError(
@@ -128,7 +143,9 @@ def restore(
     return [Epoch(**row) for row in state["epochs"]]
 
 
-def write_metrics(out: Path, data: str, recipe: Recipe, rows: list[Epoch]) -> None:
+def write_metrics(
+    out: Path, data: str, model: nn.Module, recipe: Recipe, rows: list[Epoch]
+) -> None:
     """Write ``metrics.csv`` (a row an epoch) and ``metrics.json`` (with recipe and versions)."""
     with (out / "metrics.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(asdict(rows[0])))
@@ -136,6 +153,7 @@ def write_metrics(out: Path, data: str, recipe: Recipe, rows: list[Epoch]) -> No
         writer.writerows(asdict(row) for row in rows)
     record = {
         "data": data,
+        "network": fields_of(config(model)),
         "recipe": asdict(recipe),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -149,15 +167,9 @@ def _read(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not {"network", "model", "optimizer", "recipe", "epochs"} <= set(state):
             raise ValueError("not a checkpoint of this package")
+        state["network"], state["recipe"] = config_of(state["network"]), Recipe(**state["recipe"])
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no checkpoint there; train first") from error
     except Exception as error:  # damaged bytes lead the unpickler anywhere
         raise ModelError(f"{path}: damaged checkpoint; delete it and train again") from error
     return state
-
-
-def _config(network: dict[str, Any]) -> MaqdConfig:
-    fields: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in network.items()
-    }
-    return MaqdConfig(**fields)

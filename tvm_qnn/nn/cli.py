@@ -15,8 +15,15 @@ from tvm_qnn.errors import QnnError
 app = typer.Typer(help="Train a low-bit network and export it to ONNX.", no_args_is_help=True)
 
 Data = Annotated[
-    Path, typer.Option(help="Folder with the four official IDX files of Fashion-MNIST or MNIST.")
+    Path, typer.Option(help="Folder with the official files of CIFAR-10, Fashion-MNIST or MNIST.")
 ]
+Out = Annotated[Path, typer.Option(help="Folder for checkpoint and metrics.")]
+Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training images.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from OUT's checkpoint.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
+Export = Annotated[Path | None, typer.Option(help="ONNX file to write at the end.")]
+Batch = Annotated[int, typer.Option(min=1, help="Batch size of the ONNX file.")]
 
 
 @app.callback()
@@ -27,34 +34,95 @@ def _group() -> None:
 @app.command()
 def maqd(
     data: Data,
-    out: Annotated[Path, typer.Option(help="Folder for checkpoint and metrics.")],
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 30,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    out: Out,
+    epochs: Epochs = 30,
+    seed: Seed = 0,
     weight_states: Annotated[int, typer.Option(min=2, max=128, help="States of a weight.")] = 3,
     activation_states: Annotated[
         int, typer.Option(min=2, max=256, help="States of an activation.")
     ] = 4,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT's checkpoint.")] = False,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-    export: Annotated[Path | None, typer.Option(help="ONNX file to write at the end.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Batch size of the ONNX file.")] = 1,
+    resume: Resume = False,
+    threads: Threads = 1,
+    export: Export = None,
+    batch: Batch = 1,
 ) -> None:
     """Train the MaQD network: M-state weights and activations, layer-batch normalization."""
-    torch = _torch()
-    from tvm_qnn.nn import data as datasets
-    from tvm_qnn.nn import export as exporter
-    from tvm_qnn.nn.checkpoint import Epoch, Recipe
+    require("torch", "torch")
+    from tvm_qnn.nn import datasets
+    from tvm_qnn.nn.checkpoint import Recipe
     from tvm_qnn.nn.models import MaqdConfig
+    from tvm_qnn.nn.networks import build
+
+    images = datasets.load(data)
+    # A mirrored digit is another sign; mirrored clothes are still clothes.
+    recipe = Recipe(epochs=epochs, seed=seed, flip=images.name != "mnist")
+    _, channels, size, _ = images.train_images.shape
+    cfg = MaqdConfig(
+        image_size=size,
+        image_channels=channels,
+        weight_states=weight_states,
+        activation_states=activation_states,
+    )
+    run(build(cfg, seed), images, recipe, out, resume, threads, export, batch)
+
+
+@app.command()
+def publish(
+    run: Annotated[Path, typer.Option(help="Output folder of 'tvm-qnn train'.")],
+    data: Data,
+    zoo: Annotated[Path, typer.Option(help="Folder of the zoo to write to.")],
+    name: Annotated[str, typer.Option(help="Name of the model, such as maqd-fashion.")],
+    samples: Annotated[int, typer.Option(min=1, help="Test images to put beside it.")] = 256,
+) -> None:
+    """Export a trained network to a zoo folder and record its measured accuracy."""
+    torch = require("torch", "torch")
+    require("onnxruntime", "onnx")
+    from tvm_qnn.nn import datasets
+    from tvm_qnn.nn.publish import publish as write
+
+    torch.set_num_threads(1)
+    record, agreement = write(run, datasets.load(data), zoo, name, samples)
+    typer.echo(
+        f"{zoo / record['file']}: {record['size_bytes']:,} bytes, test accuracy "
+        f"{100 * record['test_accuracy']:.2f} %, {len(agreement.different)} of "
+        f"{agreement.images:,} labels differ from PyTorch"
+    )
+
+
+def run(
+    net: Any,
+    images: Any,
+    recipe: Any,
+    out: Path,
+    resume: bool,
+    threads: int,
+    export: Path | None,
+    batch: int,
+) -> None:
+    """Train an image classifier under a progress bar and export it.
+
+    Args:
+        net: Network from :func:`tvm_qnn.nn.networks.build`.
+        images: :class:`tvm_qnn.nn.data.Images`.
+        recipe: :class:`tvm_qnn.nn.checkpoint.Recipe`.
+        out: Folder for checkpoint and metrics.
+        resume: Go on from the checkpoint in ``out``.
+        threads: CPU threads.
+        export: ONNX file to write at the end.
+        batch: Its batch size.
+
+    Raises:
+        typer.Exit: The user stopped the run; ``out`` holds the last whole epoch.
+    """
+    torch = require("torch", "torch")
+    from tvm_qnn.nn import export as exporter
+    from tvm_qnn.nn.checkpoint import Epoch
     from tvm_qnn.nn.train import train
 
     torch.set_num_threads(threads)
-    images = datasets.load(data)
-    # A mirrored digit is another sign; mirrored clothes are still clothes.
-    recipe = Recipe(epochs=epochs, seed=seed, flip=images.name == "fashion-mnist")
-    cfg = MaqdConfig(weight_states=weight_states, activation_states=activation_states)
     console = Console()
     columns = (
-        TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
+        TextColumn("epoch {task.fields[epoch]}/" + str(recipe.epochs)),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -72,7 +140,7 @@ def maqd(
             )
 
         try:
-            net, rows = train(cfg, images, recipe, out, resume=resume, report=report, done=done)
+            rows = train(net, images, recipe, out, resume=resume, report=report, done=done)
         except KeyboardInterrupt:
             console.print(f"stopped; {out} holds the last whole epoch, --resume goes on from there")
             raise typer.Exit(130) from None
@@ -82,35 +150,12 @@ def maqd(
         console.print(f"wrote {export}")
 
 
-@app.command()
-def publish(
-    run: Annotated[Path, typer.Option(help="Output folder of 'tvm-qnn train maqd'.")],
-    data: Data,
-    zoo: Annotated[Path, typer.Option(help="Folder of the zoo to write to.")],
-) -> None:
-    """Export a trained network to a zoo folder and record its measured accuracy."""
-    torch = _torch()
-    _require("onnxruntime", "onnx")
-    from tvm_qnn.nn import data as datasets
-    from tvm_qnn.nn.publish import publish as write
+def require(module: str, extra: str) -> Any:
+    """Import a module of an extra.
 
-    torch.set_num_threads(1)
-    images = datasets.load(data)
-    if images.name != "fashion-mnist":
-        raise QnnError(f"{data}: holds {images.name}; the zoo's model needs fashion-mnist")
-    record, agreement = write(run, images, zoo)
-    typer.echo(
-        f"{zoo / record['file']}: {record['size_bytes']:,} bytes, test accuracy "
-        f"{100 * record['test_accuracy']:.2f} %, {len(agreement.different)} of "
-        f"{agreement.images:,} labels differ from PyTorch"
-    )
-
-
-def _torch() -> Any:
-    return _require("torch", "torch")
-
-
-def _require(module: str, extra: str) -> Any:
+    Raises:
+        QnnError: It is not installed; the message names the extra.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Fashion-MNIST and MNIST from their official IDX files, checked by SHA-256. Never downloads."""
+"""Labelled images; Fashion-MNIST and MNIST from their official IDX files. Never downloads."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class DataError(QnnError):
 
 @dataclass(frozen=True)
 class Images:
-    """A labelled set of grey images.
+    """A labelled set of images.
 
     Attributes:
         name: Name of the data set, such as "fashion-mnist".
-        train_images: ``[N, 28, 28]`` uint8.
+        train_images: ``[N, C, H, W]`` uint8.
         train_labels: ``[N]`` uint8, class numbers.
         test_images: Like ``train_images``.
         test_labels: Like ``train_labels``.
@@ -87,7 +87,14 @@ def load(folder: Path) -> Images:
             f"official {best if matches[best] else 'Fashion-MNIST or MNIST'} file; fetch it again "
             f"from {_origins(best if matches[best] else None)}"
         )
-    return Images(best, **{key: read_idx(blob, FILES[key]) for key, blob in blobs.items()})
+    arrays = {key: read_idx(blob, FILES[key]) for key, blob in blobs.items()}
+    return Images(
+        best,
+        arrays["train_images"][:, None],
+        arrays["train_labels"],
+        arrays["test_images"][:, None],
+        arrays["test_labels"],
+    )
 
 
 def read_idx(blob: bytes, name: str) -> np.ndarray:

@@ -247,8 +247,9 @@ class LayerBatchNorm(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Normalize; in training mode also update the running mean and variance."""
         if self.training:
-            mean = z.mean()
-            var = (z - mean).square().mean()
+            wide = torch.promote_types(z.dtype, torch.float32)
+            mean = z.mean(dtype=wide)
+            var = (z - mean).square().mean(dtype=wide)
             self.running_mean.lerp_(mean.detach(), self.momentum)
             self.running_var.lerp_(var.detach(), self.momentum)
         else:

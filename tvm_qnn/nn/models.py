@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
@@ -34,6 +34,7 @@ class MaqdConfig:
         surrogate: Gradient of the quantizers.
     """
 
+    kind: ClassVar[str] = "maqd"
     image_size: int = 28
     image_channels: int = 1
     channels: tuple[int, ...] = (32, 64, 64, 128, 128)
@@ -49,6 +50,10 @@ class MaqdConfig:
                 f"one stride a convolution: {len(self.channels)} channel counts, "
                 f"{len(self.strides)} strides"
             )
+
+    def build(self) -> MaqdNet:
+        """Return a new network."""
+        return MaqdNet(self)
 
     @property
     def pooled_size(self) -> int:

@@ -1,4 +1,4 @@
-"""Resumable training of the networks in :mod:`tvm_qnn.nn.models` on grey images.
+"""Resumable training of image classifiers.
 
 Everything random in an epoch comes from a generator seeded with (seed, epoch), so that a resumed
 run equals an uninterrupted one bit for bit on the same machine and thread count.
@@ -19,15 +19,13 @@ from tvm_qnn.errors import ModelError
 from tvm_qnn.nn import checkpoint
 from tvm_qnn.nn.checkpoint import Epoch, Recipe
 from tvm_qnn.nn.data import Images
-from tvm_qnn.nn.maqd import LayerBatchNorm
-from tvm_qnn.nn.models import MaqdConfig, MaqdNet
 
 Report = Callable[[int, int, int], None]
 """Called after every step with (epoch, steps done in it, steps in it)."""
 
 
 def train(
-    cfg: MaqdConfig,
+    model: nn.Module,
     data: Images,
     recipe: Recipe,
     out: Path,
@@ -35,11 +33,14 @@ def train(
     resume: bool = False,
     report: Report = lambda epoch, step, steps: None,
     done: Callable[[Epoch], None] = lambda row: None,
-) -> tuple[MaqdNet, list[Epoch]]:
+) -> list[Epoch]:
     """Train, with a checkpoint and metrics in ``out`` after every epoch.
 
     Args:
-        cfg: Shape of the network.
+        model: Network from :func:`tvm_qnn.nn.networks.build`, trained in place and left in eval
+            mode. It takes ``[N, C, H, W]`` float32 in [0, 1] and returns logits. If it has a method
+            ``rate_scale(name)``, the learning rate of its parameter ``name`` is multiplied with the
+            result.
         data: Training and test images.
         recipe: How to train. A resumed run must use the recipe it was started with.
         out: Folder for ``checkpoint.pt``, ``metrics.csv`` and ``metrics.json``; made if missing.
@@ -48,8 +49,7 @@ def train(
         done: Called after every epoch.
 
     Returns:
-        The network after the last epoch, in eval mode, and one row per epoch. No epoch is chosen
-        by its test accuracy.
+        One row per epoch. No epoch is chosen by its test accuracy.
 
     Raises:
         ModelError: ``out`` holds a checkpoint and ``resume`` is off, or the checkpoint is damaged
@@ -59,8 +59,6 @@ def train(
     path = out / checkpoint.NAME
     if path.exists() and not resume:
         raise ModelError(f"{path}: already there; pass --resume to go on or choose another --out")
-    torch.manual_seed(recipe.seed)
-    model = MaqdNet(cfg)
     optimizer = _optimizer(model, recipe)
     rows: list[Epoch] = []
     if path.exists():
@@ -70,18 +68,19 @@ def train(
         loss, accuracy = _epoch(model, optimizer, data, recipe, epoch, report)
         test = float(np.mean(labels(model, data.test_images) == data.test_labels))
         rows.append(Epoch(epoch, loss, accuracy, test, time.perf_counter() - start))
-        checkpoint.write_metrics(out, data.name, recipe, rows)
+        checkpoint.write_metrics(out, data.name, model, recipe, rows)
         checkpoint.save(path, model, optimizer, recipe, rows)
         done(rows[-1])
-    return model.eval(), rows
+    model.eval()
+    return rows
 
 
 def logits(model: nn.Module, images: np.ndarray, batch: int = 500) -> np.ndarray:
     """Logits in eval mode.
 
     Args:
-        model: Network that takes ``[N, 1, H, W]`` float32 in [0, 1].
-        images: ``[N, H, W]`` uint8.
+        model: Network that takes ``[N, C, H, W]`` float32 in [0, 1].
+        images: ``[N, C, H, W]`` uint8.
         batch: Images evaluated at once.
 
     Returns:
@@ -104,22 +103,23 @@ def labels(model: nn.Module, images: np.ndarray) -> np.ndarray:
 
 
 def as_input(images: Tensor) -> Tensor:
-    """``[N, H, W]`` uint8 to the network's ``[N, 1, H, W]`` float32 in [0, 1]."""
-    return images.unsqueeze(1).to(torch.float32).div_(255.0)
+    """uint8 images to the network's float32 in [0, 1], same shape."""
+    return images.to(torch.float32).div_(255.0)
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    norms = {
-        id(p) for m in model.modules() if isinstance(m, LayerBatchNorm) for p in m.parameters()
-    }
-    latent = [p for p in model.parameters() if id(p) not in norms]
-    affine = [p for p in model.parameters() if id(p) in norms]
-    groups = [
-        {"params": latent, "peak": recipe.rate},
-        {"params": affine, "peak": recipe.norm_rate},
+    scale = getattr(model, "rate_scale", lambda name: 1.0)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        peak, decay = (recipe.rate, recipe.decay) if parameter.ndim > 1 else (recipe.norm_rate, 0.0)
+        groups.setdefault((peak * scale(name), decay), []).append(parameter)
+    listed = [
+        {"params": parameters, "peak": peak, "lr": peak, "weight_decay": decay}
+        for (peak, decay), parameters in groups.items()
     ]
-    # Standardization makes the loss blind to the size of the latent weights: no weight decay.
-    return torch.optim.AdamW(groups, lr=recipe.rate, weight_decay=0.0)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(listed)
+    return torch.optim.SGD(listed, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
 
 
 def _epoch(
@@ -132,6 +132,8 @@ def _epoch(
 ) -> tuple[float, float]:
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
     model.train()
+    if recipe.bfloat16:
+        model.to(memory_format=torch.channels_last)
     total, right, seen = 0.0, 0, 0
     count = len(data.train_images)
     steps = max(1, count // recipe.batch)
@@ -140,7 +142,8 @@ def _epoch(
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         optimizer.zero_grad()
-        output = model(as_input(images))
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
+            output = model(as_input(images)).float()
         loss = functional.cross_entropy(output, targets, label_smoothing=recipe.smoothing)
         loss.backward()
         optimizer.step()
@@ -160,26 +163,50 @@ def _batches(
     order = torch.randperm(len(images), generator=generator)
     for start in range(0, len(images) - size + 1, size):
         chosen = order[start : start + size]
-        yield augment(images[chosen], recipe.shift, recipe.flip, generator), targets[chosen]
+        batch = augment(images[chosen], recipe.shift, recipe.flip, generator)
+        if recipe.cutout:
+            cut_out(batch, recipe.cutout, generator)
+        yield batch, targets[chosen]
 
 
 def augment(images: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Tensor:
     """Shift every image at random, filled with zeros, and mirror it at random.
 
     Args:
-        images: ``[N, H, W]`` uint8.
+        images: ``[N, C, H, W]`` uint8.
         shift: Largest shift in pixels along both axes.
         flip: Whether to mirror half of the images, left to right.
         generator: Source of randomness.
 
     Returns:
-        ``[N, H, W]`` uint8.
+        ``[N, C, H, W]`` uint8.
     """
-    count, height, width = images.shape
+    count, channels, height, width = images.shape
     rows = torch.randint(0, 2 * shift + 1, (count, 1), generator=generator) + torch.arange(height)
     cols = torch.randint(0, 2 * shift + 1, (count, 1), generator=generator) + torch.arange(width)
     if flip:
         mirrored = torch.rand(count, generator=generator) < 0.5
         cols[mirrored] = cols[mirrored].flip(1)
     padded = functional.pad(images, (shift, shift, shift, shift))
-    return padded[torch.arange(count)[:, None, None], rows[:, :, None], cols[:, None, :]]
+    image = torch.arange(count)[:, None, None, None]
+    channel = torch.arange(channels)[:, None, None]
+    return padded[image, channel, rows[:, None, :, None], cols[:, None, None, :]]
+
+
+def cut_out(images: Tensor, side: int, generator: torch.Generator) -> None:
+    """Blank a square at a random place of every image, in place; parts outside are cut off.
+
+    Args:
+        images: ``[N, C, H, W]`` uint8.
+        side: Height and width of the square, in pixels.
+        generator: Source of randomness.
+    """
+    count, _, height, width = images.shape
+
+    def inside(size: int) -> Tensor:
+        first = torch.randint(0, size, (count, 1), generator=generator) - side // 2
+        place = torch.arange(size)
+        return (place >= first) & (place < first + side)
+
+    hole = inside(height)[:, None, :, None] & inside(width)[:, None, None, :]
+    images.masked_fill_(hole, 0)

@@ -1,0 +1,35 @@
+"""Copyright notices of the data sets whose samples ship with the zoo."""
+
+NOTICES = {
+    "fashion-mnist": """\
+The sample images are from Fashion-MNIST (repository zalandoresearch/fashion-mnist).
+
+The MIT License (MIT)
+
+Copyright (c) 2017 Zalando SE, https://tech.zalando.com
+
+Permission is hereby granted, free of charge, to any person obtaining a copy of this software and
+associated documentation files (the "Software"), to deal in the Software without restriction,
+including without limitation the rights to use, copy, modify, merge, publish, distribute,
+sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is
+furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all copies or
+substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
+NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM,
+DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT
+OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.""",
+    "mnist": (
+        "The sample images are from the MNIST database of handwritten digits (Yann LeCun, Corinna "
+        "Cortes, Christopher Burges), made of NIST Special Databases 1 and 3."
+    ),
+    "cifar-10": (
+        "The sample images are from CIFAR-10 (Alex Krizhevsky, Vinod Nair, Geoffrey Hinton; "
+        "Learning Multiple Layers of Features from Tiny Images, 2009). Its authors state no "
+        "licence; they ask to cite the report."
+    ),
+}
+"""Notice of every data set of images, by its name."""
