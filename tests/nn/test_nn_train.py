@@ -166,7 +166,7 @@ def test_cutout_blanks_one_square_of_all_channels():
     assert min(min(size) for size in sizes) == 2  # the part of a square that lies inside
 
 
-@pytest.mark.parametrize("options", [{"optimizer": "sgd", "rate": 0.05, "decay": 1e-4}, {}])
+@pytest.mark.parametrize("options", [{"optimizer": "sgd", "rate": 0.5, "decay": 1e-5}, {}])
 def test_bfloat16_and_sgd_learn_and_resume(tiny, tmp_path, options):
     recipe = Recipe(epochs=30, batch=32, shift=0, flip=False, bfloat16=True, **options)
     whole = train(SMALL, tiny, recipe, tmp_path / "whole")
