@@ -40,7 +40,8 @@ def train(
         model: Network from :func:`tvm_qnn.nn.networks.build`, trained in place and left in eval
             mode. It takes ``[N, C, H, W]`` float32 in [0, 1] and returns logits. If it has a method
             ``rate_scale(name)``, the learning rate of its parameter ``name`` is multiplied with the
-            result.
+            result. If it has a method ``anneal(progress)``, that is called before every step, with
+            the part of the training done after it (0..1).
         data: Training and test images.
         recipe: How to train. A resumed run must use the recipe it was started with.
         out: Folder for ``checkpoint.pt``, ``metrics.csv`` and ``metrics.json``; made if missing.
@@ -134,11 +135,14 @@ def _epoch(
     model.train()
     if recipe.bfloat16:
         model.to(memory_format=torch.channels_last)
+    anneal = getattr(model, "anneal", lambda progress: None)
     total, right, seen = 0.0, 0, 0
     count = len(data.train_images)
     steps = max(1, count // recipe.batch)
     for step, (images, targets) in enumerate(_batches(data, recipe, generator)):
-        factor = recipe.factor((epoch - 1 + (step + 1) / steps) / recipe.epochs)
+        progress = (epoch - 1 + (step + 1) / steps) / recipe.epochs
+        factor = recipe.factor(progress)
+        anneal(progress)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         optimizer.zero_grad()
