@@ -127,7 +127,7 @@ def machine(facts: dict[str, Any]) -> str:
 def document(network: dict[str, Any], kernel: dict[str, Any], boards: dict[str, Any]) -> str:
     """Write docs/results.md."""
     entries = "\n".join(
-        f"* `zoo:{e.name}`: {100 * e.test_accuracy:.2f} % of {e.test_images:,} test images. "
+        f"* `zoo:{e.name}`: {100 * e.test_accuracy:.2f} % of {e.test_samples:,} test samples. "
         f"{e.protocol} Trained by `{e.recipe}`. {e.source}"
         for e in zoo.entries()
     )

@@ -74,7 +74,7 @@ def publish(
         "activations": said.activations,
         "description": said.text,
         "test_accuracy": float(np.mean(agreement.runtime_labels == data.test_labels)),
-        "test_images": len(data.test_images),
+        "test_samples": len(data.test_images),
         "size_bytes": file.stat().st_size,
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "source": said.source,

@@ -31,8 +31,8 @@ class ZooEntry:
         task: What it was trained for.
         weights: Description of the weights, such as "ternary (-1, 0, 1)".
         activations: Description of the activations.
-        test_accuracy: Part of the test images labelled right by ONNX Runtime, 0..1.
-        test_images: Number of test images behind ``test_accuracy``.
+        test_accuracy: Part of the test samples answered right by ONNX Runtime, 0..1.
+        test_samples: Number of test samples (images, questions) behind ``test_accuracy``.
         size_bytes: Size of the ONNX file.
         sha256: Checksum of the ONNX file.
         description: One line about the model.
@@ -40,7 +40,7 @@ class ZooEntry:
         recipe: The command that trained it.
         protocol: How the accuracy was measured.
         versions: Versions of what trained and measured it, by name.
-        data_notice: Copyright notice and licence of the sample images.
+        data_notice: Copyright notice and licence of the samples.
     """
 
     name: str
@@ -50,7 +50,7 @@ class ZooEntry:
     weights: str
     activations: str
     test_accuracy: float
-    test_images: int
+    test_samples: int
     size_bytes: int
     sha256: str
     description: str
@@ -91,9 +91,9 @@ def samples(name: str) -> dict[str, np.ndarray]:
     """Test inputs of a model and their labels.
 
     Returns:
-        Every input by its name in the model, for all samples at once, and ``labels`` ``[N]`` int64.
-        ``maqd-fashion``: ``image`` ``[256, 1, 28, 28]`` float32 in [0, 1], the first 256 images of
-        the official test set.
+        Every input by its name in the model, for all samples at once, and ``labels`` ``[N]`` int64,
+        the right outputs. Images are float32 in [0, 1], words are int32 indices.
+        ``maqd-fashion``: ``image`` ``[256, 1, 28, 28]``, the first images of the official test set.
 
     Raises:
         ModelError: There is no such model, or its file is missing from this installation.
@@ -101,9 +101,12 @@ def samples(name: str) -> dict[str, np.ndarray]:
     with np.load(_installed(_entry(name).samples_file)) as stored:
         arrays = {key: stored[key] for key in stored.files}
     labels = arrays.pop("labels").astype(np.int64)
+    return {**{key: _input(x) for key, x in arrays.items()}, "labels": labels}
+
+
+def _input(stored: np.ndarray) -> np.ndarray:
     # Images are stored as the 8-bit values that they are.
-    inputs = {key: x.astype(np.float32) / np.float32(255) for key, x in arrays.items()}
-    return {**inputs, "labels": labels}
+    return stored.astype(np.float32) / np.float32(255) if stored.dtype == np.uint8 else stored
 
 
 def _entry(name: str) -> ZooEntry:
