@@ -88,8 +88,8 @@ def write_artifact(
         ValueError: if the fields are incomplete.
     """
     manifest = _manifest(manifest_fields, target)
+    check_output(folder)
     place = Path(os.path.realpath(folder))
-    _check_replaceable(place)
     link = linker(target)
     runtime = runtime_library(target.arch) if bundle else None
     try:
@@ -102,11 +102,30 @@ def write_artifact(
             _write_manifest(new, manifest)
             _swap(new, place, Path(scratch) / "old")
     except OSError as error:
-        raise ArtifactError(
-            f"artifact {folder}: cannot be written ({error.strerror}); "
-            f"{place.parent} must exist, be writable and have space"
-        ) from error
+        raise _unwritable(folder, error.strerror) from error
     return Path(folder)
+
+
+def check_output(folder: str | Path) -> None:
+    """Refuse a folder that an artifact cannot be written to, before the work of building it.
+
+    Raises:
+        ArtifactError: its parent is missing or not writable, or it holds anything but an artifact.
+    """
+    place = Path(os.path.realpath(folder))
+    if not place.parent.is_dir():
+        raise _unwritable(folder, "No such directory")
+    if not os.access(place.parent, os.W_OK | os.X_OK):
+        raise _unwritable(folder, "Permission denied")
+    _check_replaceable(place)
+
+
+def _unwritable(folder: str | Path, reason: str | None) -> ArtifactError:
+    parent = Path(os.path.realpath(folder)).parent
+    return ArtifactError(
+        f"artifact {folder}: cannot be written ({reason}); "
+        f"{parent} must exist, be writable and have space"
+    )
 
 
 def _manifest(fields: dict[str, Any], target: Target) -> dict[str, Any]:

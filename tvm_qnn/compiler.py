@@ -13,7 +13,7 @@ from tvm.relax.backend import cpu_generic
 
 from tvm_qnn import targets
 from tvm_qnn._tvm import relax, tvm
-from tvm_qnn.artifact import write_artifact
+from tvm_qnn.artifact import check_output, write_artifact
 from tvm_qnn.description import describe
 from tvm_qnn.errors import TargetError
 from tvm_qnn.frontend import Imported, import_model
@@ -97,6 +97,8 @@ def compile(
         QnnError: with one clear line, for anything that the caller can do something about.
     """
     device = resolve(target)
+    if output is not None:
+        check_output(output)
     imported = read(model, batch=batch)
     built = build(imported, device, lowering)
     keep = None

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+import tvm_qnn
 from tests.small_models import DENSE_FIELDS
 from tvm_qnn import targets
 from tvm_qnn.artifact import read_manifest, write_artifact
@@ -181,6 +182,11 @@ def test_where_nothing_can_be_written_is_one_line(host_dense, tmp_path, parent):
         write_artifact(host_dense, DENSE_FIELDS, tmp_path / parent / "model.q", targets.host())
     assert "\n" not in str(caught.value)
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_the_folder_is_refused_before_the_model_is_read(tmp_path):
+    with pytest.raises(ArtifactError, match="cannot be written"):
+        tvm_qnn.compile(tmp_path / "missing.onnx", output=tmp_path / "missing" / "model.q")
 
 
 def test_a_failing_export_leaves_the_old_artifact(artifact):
