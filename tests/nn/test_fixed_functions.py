@@ -4,8 +4,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
-from tests.nn.fixed_models import codes, one_function, run_onnx
 
+from tests.nn.fixed_models import codes, one_function, run_onnx
 from tvm_qnn import spec
 from tvm_qnn.nn.fixed_functions import functions
 from tvm_qnn.spec import FixedPoint
