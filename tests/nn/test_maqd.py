@@ -87,17 +87,23 @@ def test_unknown_surrogate_is_refused():
         maqd.round_clip_codes(torch.zeros(1), RoundClip(3, signed=True), "tanh")
 
 
-@pytest.mark.parametrize(("states", "signed"), [(2, False), (4, False), (3, True), (4, True)])
+@pytest.mark.parametrize(
+    ("states", "signed"), [(2, False), (4, False), (16, False), (2, True), (3, True), (4, True)]
+)
 def test_sigmoid_surrogate_is_the_sum_over_thresholds(states, signed):
     quantizer = RoundClip(states, signed)
-    x = torch.linspace(-4, 12, 101, dtype=torch.float64, requires_grad=True)
+    x = torch.linspace(-6, 12, 1001, dtype=torch.float64, requires_grad=True)
     maqd.round_clip_codes(x, quantizer).sum().backward()
     k = maqd.STEEPNESS / quantizer.step
     expected = 0
     for threshold in quantizer.thresholds:
         s = 1 / (1 + np.exp(-k * (x.detach().numpy() - threshold * quantizer.step)))
         expected = expected + quantizer.stride * k * s * (1 - s)
-    np.testing.assert_allclose(x.grad.numpy(), expected, rtol=1e-9, atol=1e-15)
+    found = x.grad.numpy()
+    # With three thresholds and more, all but the two nearest are left out.
+    bound = 0.0 if states <= 3 else 0.015 * quantizer.stride / quantizer.step
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=bound + 1e-12)
+    assert (found <= expected + 1e-12).all()
 
 
 def test_sigmoid_surrogate_integrates_to_the_code_range():
@@ -105,7 +111,7 @@ def test_sigmoid_surrogate_integrates_to_the_code_range():
     x = torch.linspace(-40, 60, 200_001, dtype=torch.float64, requires_grad=True)
     maqd.round_clip_codes(x, quantizer).sum().backward()
     area = x.grad.sum().item() * 100 / 200_000
-    assert math.isclose(area, 4.0, rel_tol=1e-6)
+    assert math.isclose(area, 4.0, rel_tol=3e-3)
 
 
 @pytest.mark.parametrize(("states", "signed"), [(2, True), (3, True), (2, False), (8, False)])
@@ -184,28 +190,25 @@ def test_layer_batch_norm_2d_refuses_other_shapes():
 
 
 @pytest.mark.parametrize("states", [2, 3, 4, 7])
-def test_convolution_multiplies_with_quantized_weights(states):
+def test_convolution_multiplies_with_weight_codes(states):
     torch.manual_seed(4)
     conv = maqd.MaqdConv2d(3, 5, stride=2, states=states)
     codes = torch.randint(0, 4, (2, 3, 9, 8)).float()
     out = conv(codes)
     assert out.shape == (2, 5, 5, 4)
-    top = 1 if states == 3 else conv.quantizer.unit
     sums = torch.nn.functional.conv2d(
         codes.double(), conv.weight_codes().double(), stride=2, padding=1
     )
-    np.testing.assert_allclose(out.detach(), (sums * top).detach(), rtol=1e-5, atol=1e-5)
-    if states == 3:
-        assert torch.equal(out.double(), sums)
+    assert torch.equal(out.double(), sums)
     out.square().sum().backward()
     assert conv.weight.grad.abs().sum() > 0
 
 
-def test_activation_keeps_the_unit_of_its_input():
+def test_activation_returns_codes():
     activation = maqd.MaqdActivation(8)
     step = activation.quantizer.step
     x = torch.tensor([-1.0, 0.4 * step, 0.6 * step, 3.2 * step, 100.0])
-    np.testing.assert_array_equal(activation(x), np.float32([0, 0, step, 3 * step, 7 * step]))
+    assert activation(x).tolist() == [0, 0, 1, 3, 7]
 
 
 def test_fixed_quantizer_is_lossless_on_8_bit_images():

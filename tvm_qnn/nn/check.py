@@ -103,7 +103,7 @@ def rounding_margin(net: MaqdNet) -> float:
             codes = block.conv.weight_codes().double().flatten(1).numpy()
             factor, offset = (part.double().numpy() for part in block.norm.affine())
         quantizer = block.activation.quantizer
-        unit = scale * block.conv.quantizer.unit / quantizer.step
+        unit = scale / quantizer.step
         for channel in range(len(codes)):
             low = top * codes[channel].clip(max=0).sum()
             high = top * codes[channel].clip(min=0).sum()
@@ -112,5 +112,5 @@ def rounding_margin(net: MaqdNet) -> float:
             )
             ties = np.clip(np.floor(steps), 0, quantizer.states - 2) + 0.5
             smallest = min(smallest, float(np.abs(steps - ties).min()))
-        scale, top = quantizer.step, quantizer.states - 1
+        scale, top = 1.0, quantizer.states - 1
     return smallest

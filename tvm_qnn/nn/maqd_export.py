@@ -1,7 +1,7 @@
 """Export of MaQD networks to standard ONNX: quantize/dequantize pairs, no operators of our own.
 
-Integers stay integers in float32: with M_w = 3 and M_a = 4 both scales are 1, so that every
-convolution after the first sums small integers and any correct runtime gives the same sums.
+Integers stay integers in float32: weights and activations are dequantized with the scale 1, so that
+every convolution after the first sums integers and any correct runtime gives the same sums.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class MaqdGraph(Graph):
             )
         parts = [
             self.constant(f"{name}_codes", codes.astype(np.int8)),
-            self.constant(f"{name}_scale", np.float32(layer.quantizer.unit)),
+            self.constant(f"{name}_scale", np.float32(1)),
             self.constant(f"{name}_zero_point", np.int8(0)),
         ]
         return self.node("DequantizeLinear", f"{name}_dequantize", parts)
@@ -66,7 +66,11 @@ class MaqdGraph(Graph):
         low = self.constant(f"{name}_low", np.float32(0))
         high = self.constant(f"{name}_high", np.float32((quantizer.states - 1) * quantizer.step))
         clipped = self.node("Clip", f"{name}_clip", [x, low, high])
-        return self.quantize(name, clipped, quantizer.step)
+        step = self.constant(f"{name}_step", np.float32(quantizer.step))
+        zero = self.constant(f"{name}_zero_point", np.uint8(0))
+        codes = self.node("QuantizeLinear", f"{name}_quantize", [clipped, step, zero])
+        one = self.constant(f"{name}_scale", np.float32(1))
+        return self.node("DequantizeLinear", f"{name}_dequantize", [codes, one, zero])
 
 
 def to_onnx(net: MaqdNet, batch: int = 1) -> onnx.ModelProto:

@@ -105,7 +105,7 @@ class MaqdNet(nn.Module):
         ]
         self.blocks = nn.ModuleList(blocks)
         levels = min(cfg.pooled_size**2, 255 / (cfg.activation_states - 1))
-        self.pooled = FixedQuantizer(blocks[-1].activation.quantizer.step / levels)
+        self.pooled = FixedQuantizer(1.0 / levels)
         self.linear = MaqdLinear(widths[-1], cfg.classes, cfg.weight_states, cfg.surrogate)
         self.norm = LayerBatchNorm(cfg.classes)
 

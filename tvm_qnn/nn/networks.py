@@ -11,6 +11,8 @@ from torch import nn
 
 CONFIGS = {
     "maqd": "tvm_qnn.nn.models:MaqdConfig",
+    "maqd-vgg": "tvm_qnn.nn.maqd_models:VggConfig",
+    "maqd-resnet": "tvm_qnn.nn.maqd_models:ResNetConfig",
     "mqnn": "tvm_qnn.nn.mqnn_models:MqnnConfig",
 }
 """Module and class of every kind of network, by the name that checkpoints keep."""

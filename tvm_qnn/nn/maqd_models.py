@@ -1,0 +1,323 @@
+"""MaQD networks for colour images: VGG style and pre-activation residual, with a float twin.
+
+Between the normalizations everything is an integer: the image is its uint8 codes, an activation is
+its codes ``0 .. M_a-1``, a weight is its codes. Sums of products are exact in float32 (while below
+2**24) and their factors are exact in bfloat16. The units that the formulas of MaQD multiply with
+vanish in the normalization that follows.
+
+The full-precision twin (``precision="float"``) has the same shape: float weights without
+standardization, batch normalization, ReLU, a linear layer with bias, and images scaled to [-2, 2].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from tvm_qnn.nn.maqd import (
+    FixedQuantizer,
+    LayerBatchNorm,
+    MaqdConv2d,
+    MaqdLinear,
+    RoundClip,
+    Surrogate,
+    round_clip_codes,
+)
+from tvm_qnn.nn.maqd_norm import Normalization, normalization
+
+Precision = Literal["maqd", "float"]
+
+
+@dataclass(frozen=True)
+class VggConfig:
+    """Shape of a :class:`MaqdVgg`; the default is the network for CIFAR-10.
+
+    Attributes:
+        image_size: Height and width of the square input image, in pixels.
+        image_channels: Channels of the input image.
+        channels: Output channels of every 3x3 convolution.
+        pools: Numbers, from 0, of the convolutions whose activations are pooled 2x2 (maximum).
+        classes: Number of logits.
+        weight_states: M_w of every layer between the first and the last.
+        activation_states: M_a of every activation.
+        first_states: M_w of the first convolution; 0 stands for ``weight_states``.
+        last_states: M_w of the linear layer; 0 stands for ``weight_states``.
+        surrogate: Gradient of the quantizers.
+        norm: Normalization after every convolution.
+        precision: "maqd", or "float" for the full-precision twin, which ignores all states.
+    """
+
+    kind: ClassVar[str] = "maqd-vgg"
+    image_size: int = 32
+    image_channels: int = 3
+    channels: tuple[int, ...] = (32, 128, 256, 256, 256)
+    pools: tuple[int, ...] = (0, 1, 3)
+    classes: int = 10
+    weight_states: int = 3
+    activation_states: int = 8
+    first_states: int = 0
+    last_states: int = 0
+    surrogate: Surrogate = "sigmoid"
+    norm: Normalization = "layer-batch"
+    precision: Precision = "maqd"
+
+    def __post_init__(self) -> None:
+        if not self.channels or not set(self.pools) <= set(range(len(self.channels))):
+            raise ValueError(
+                f"pools {self.pools} name convolutions, of which there are {len(self.channels)}"
+            )
+        if self.image_size >> len(self.pools) < 1:
+            raise ValueError(f"{len(self.pools)} pools leave nothing of {self.image_size} pixels")
+
+    def build(self) -> MaqdVgg:
+        """Return a new network."""
+        return MaqdVgg(self)
+
+    @property
+    def pooled_size(self) -> int:
+        """Height and width of the last feature map, in pixels."""
+        return self.image_size >> len(self.pools)
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """Shape of a :class:`MaqdResNet`; the default is the network for CIFAR-10.
+
+    Attributes:
+        image_size: Height and width of the square input image, in pixels.
+        image_channels: Channels of the input image.
+        stem: Channels of the first convolution.
+        stages: Channels of every stage. Every stage but the first halves height and width.
+        blocks: Residual blocks of a stage.
+        classes: Number of logits.
+        weight_states: As for :class:`VggConfig`, like all that follow.
+        activation_states: M_a of every activation.
+        first_states: M_w of the first convolution.
+        last_states: M_w of the linear layer.
+        surrogate: Gradient of the quantizers.
+        norm: Normalization before every activation.
+        precision: "maqd" or "float".
+    """
+
+    kind: ClassVar[str] = "maqd-resnet"
+    image_size: int = 32
+    image_channels: int = 3
+    stem: int = 32
+    stages: tuple[int, ...] = (32, 64, 128)
+    blocks: int = 2
+    classes: int = 10
+    weight_states: int = 3
+    activation_states: int = 8
+    first_states: int = 0
+    last_states: int = 0
+    surrogate: Surrogate = "sigmoid"
+    norm: Normalization = "layer-batch"
+    precision: Precision = "maqd"
+
+    def __post_init__(self) -> None:
+        if not self.stages or self.blocks < 1:
+            raise ValueError(f"{len(self.stages)} stages of {self.blocks} blocks are no network")
+
+    def build(self) -> MaqdResNet:
+        """Return a new network."""
+        return MaqdResNet(self)
+
+    @property
+    def pooled_size(self) -> int:
+        """Height and width of the last feature map, in pixels."""
+        size = self.image_size
+        for _ in self.stages[1:]:
+            size = (size - 1) // 2 + 1
+        return size
+
+
+NetworkConfig = VggConfig | ResNetConfig
+
+
+class ImageCodes(nn.Module):
+    """Image ``[N, C, H, W]`` in [0, 1] to its 8-bit codes ``0 .. 255``, as floats."""
+
+    scale = FixedQuantizer(1.0 / 255.0).scale
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Quantize; lossless for what was uint8."""
+        return torch.round(image / self.scale).clamp_(0, 255)
+
+
+class CenteredImage(nn.Module):
+    """Image in [0, 1] to [-2, 2], for the full-precision twin."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Shift and scale."""
+        return image * 4 - 2
+
+
+class NormActivation(nn.Module):
+    """Normalization and M-state activation, ``[N, C, H, W] -> [N, C, H, W]``, codes out."""
+
+    def __init__(self, channels: int, cfg: NetworkConfig) -> None:
+        super().__init__()
+        self.norm = normalization(cfg.norm, channels)
+        self.quantizer = RoundClip(cfg.activation_states, signed=False)
+        self.surrogate: Surrogate = cfg.surrogate
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Normalize in float32 and quantize."""
+        return round_clip_codes(self.norm(z.float()), self.quantizer, self.surrogate)
+
+
+class FloatActivation(nn.Module):
+    """Batch normalization and ReLU, the full-precision counterpart of :class:`NormActivation`."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Normalize, then ReLU."""
+        return torch.relu(self.norm(z))
+
+
+def _activation(channels: int, cfg: NetworkConfig) -> nn.Module:
+    return FloatActivation(channels) if cfg.precision == "float" else NormActivation(channels, cfg)
+
+
+def _conv(
+    widths: tuple[int, int], cfg: NetworkConfig, stride: int = 1, kernel: int = 3, states: int = 0
+) -> nn.Module:
+    padding = kernel // 2
+    if cfg.precision == "float":
+        conv = nn.Conv2d(*widths, kernel, stride, padding, bias=False)
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        return conv
+    states = states or cfg.weight_states
+    return MaqdConv2d(*widths, kernel, stride, padding, states, cfg.surrogate)
+
+
+class Head(nn.Module):
+    """Global average pool, linear layer and its normalization: feature map to logits.
+
+    The sum of a pooled feature map's codes is at most ``(M_a - 1) * size**2``. While that fits in 8
+    bits, the average is quantized with the scale of one code in one pixel, which loses nothing;
+    larger maps use the whole 8-bit range.
+    """
+
+    def __init__(self, channels: int, size: int, cfg: NetworkConfig) -> None:
+        super().__init__()
+        if cfg.precision == "float":
+            self.pooled: nn.Module = nn.Identity()
+            self.linear: nn.Module = nn.Linear(channels, cfg.classes)
+            self.norm: nn.Module = nn.Identity()
+            return
+        self.pooled = FixedQuantizer(1.0 / min(size**2, 255 / (cfg.activation_states - 1)))
+        self.linear = MaqdLinear(
+            channels, cfg.classes, cfg.last_states or cfg.weight_states, cfg.surrogate
+        )
+        self.norm = LayerBatchNorm(cfg.classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` to ``[N, classes]``."""
+        return self.norm(self.linear(self.pooled(x.mean(dim=(2, 3)))).float())
+
+
+class VggBlock(nn.Module):
+    """3x3 convolution, normalization, activation, and where asked a 2x2 maximum of the codes."""
+
+    def __init__(self, widths: tuple[int, int], pool: bool, states: int, cfg: VggConfig) -> None:
+        super().__init__()
+        self.conv = _conv(widths, cfg, states=states)
+        self.activation = _activation(widths[1], cfg)
+        self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` to ``[N, C', H, W]``, pooled or not."""
+        return self.pool(self.activation(self.conv(x)))
+
+
+class MaqdVgg(nn.Module):
+    """Plain network: image ``[N, C, S, S]`` float32 in [0, 1] to logits ``[N, classes]``."""
+
+    def __init__(self, cfg: VggConfig | None = None) -> None:
+        super().__init__()
+        self.cfg = cfg = cfg or VggConfig()
+        self.image = CenteredImage() if cfg.precision == "float" else ImageCodes()
+        widths = (cfg.image_channels, *cfg.channels)
+        self.blocks = nn.ModuleList(
+            VggBlock(widths[i : i + 2], i in cfg.pools, 0 if i else cfg.first_states, cfg)
+            for i in range(len(cfg.channels))
+        )
+        self.head = Head(widths[-1], cfg.pooled_size, cfg)
+
+    def each_block(self) -> Iterator[VggBlock]:
+        """The blocks from image to head."""
+        return cast("Iterator[VggBlock]", iter(self.blocks))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Image to logits."""
+        x = self.image(image)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+class PreActBlock(nn.Module):
+    """Pre-activation residual block: the stream carries accumulators, integers of one unit.
+
+    ``h = activation(stream)``; the result is ``conv2(activation(conv1(h)))`` plus the stream, or,
+    where the shape changes or the stream begins, plus a 1x1 convolution of ``h``.
+    """
+
+    def __init__(
+        self, widths: tuple[int, int], stride: int, project: bool, cfg: ResNetConfig
+    ) -> None:
+        super().__init__()
+        self.activation1 = _activation(widths[0], cfg)
+        self.conv1 = _conv(widths, cfg, stride)
+        self.activation2 = _activation(widths[1], cfg)
+        self.conv2 = _conv((widths[1], widths[1]), cfg)
+        self.shortcut = _conv(widths, cfg, stride, kernel=1) if project else None
+
+    def forward(self, stream: Tensor) -> Tensor:
+        """``[N, C, H, W]`` accumulators to ``[N, C', ceil(H/stride), ceil(W/stride)]``."""
+        h = self.activation1(stream)
+        y = self.conv2(self.activation2(self.conv1(h)))
+        # bfloat16 has too few digits for accumulators.
+        return y.float() + (stream if self.shortcut is None else self.shortcut(h)).float()
+
+
+class MaqdResNet(nn.Module):
+    """Pre-activation residual network: image in [0, 1] to logits ``[N, classes]``.
+
+    The first block of every stage has a projection, the very first, too: what it adds up are
+    products of weight and activation codes, while the stem's sums have the unit of the image.
+    """
+
+    def __init__(self, cfg: ResNetConfig | None = None) -> None:
+        super().__init__()
+        self.cfg = cfg = cfg or ResNetConfig()
+        self.image = CenteredImage() if cfg.precision == "float" else ImageCodes()
+        self.stem = _conv((cfg.image_channels, cfg.stem), cfg, states=cfg.first_states)
+        blocks, width = [], cfg.stem
+        for stage, channels in enumerate(cfg.stages):
+            for number in range(cfg.blocks):
+                stride = 2 if stage and not number else 1
+                blocks.append(PreActBlock((width, channels), stride, number == 0, cfg))
+                width = channels
+        self.blocks = nn.ModuleList(blocks)
+        self.activation = _activation(width, cfg)
+        self.head = Head(width, cfg.pooled_size, cfg)
+
+    def each_block(self) -> Iterator[PreActBlock]:
+        """The blocks from stem to head."""
+        return cast("Iterator[PreActBlock]", iter(self.blocks))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Image to logits."""
+        x = self.stem(self.image(image))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.activation(x))
