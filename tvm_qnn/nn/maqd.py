@@ -8,7 +8,7 @@ Nothing here claims the paper's own numbers. Assumptions:
   does not give its rounding; it matters only for values that fall exactly on a threshold.
 * Even ``M`` is allowed for weights: the states are then ``-1, -1 + 2/(M-1), ..., 1``, without zero.
 * Weights and activations stand for themselves as integer codes, where the formulas have
-  ``2 code/(M_w-1)`` and ``code/(M_a-1)``: constant factors vanish in the normalization that follows.
+  ``2 code/(M_w-1)`` and ``code/(M_a-1)``: constant factors vanish in the normalization after them.
   So every sum of products is an integer, exact in float32 below 2**24, and every factor is exact
   in bfloat16, too.
 * Weight standardization divides by ``sqrt(population variance + 1e-5)``.
@@ -142,8 +142,9 @@ def round_clip_codes(x: Tensor, quantizer: RoundClip, surrogate: Surrogate = "si
     """Integer codes of ``x`` as floats, differentiable through a surrogate.
 
     The derivative is the sum over the two thresholds ``t`` that are nearest to x of
-    ``k sig(k(x-t)) (1-sig(k(x-t)))`` with ``k = 6/step`` ("sigmoid"), or ``1/step`` within half a step of the outermost states and
-    0 beyond ("straight-through"), each times the distance of neighbouring codes.
+    ``k sig(k(x-t)) (1-sig(k(x-t)))`` with ``k = 6/step`` ("sigmoid"), or ``1/step`` within half a
+    step of the outermost states and 0 beyond ("straight-through"), each times the distance of
+    neighbouring codes.
 
     Args:
         x: Float tensor of any shape.
@@ -285,7 +286,7 @@ class LayerBatchNorm2d(LayerBatchNorm):
 
 
 class MaqdActivation(nn.Module):
-    """M-state unsigned activation ``clip(round(x / step), 0, M-1)``, integers, shaped like ``x``."""
+    """M-state activation: the integers ``clip(round(x / step), 0, M-1)``, shaped like ``x``."""
 
     def __init__(self, states: int = 4, surrogate: Surrogate = "sigmoid") -> None:
         super().__init__()
