@@ -1,9 +1,9 @@
 """MQNN layers: weights with M free representation values, trained jointly with their partitions.
 
-Source: MQNN (M-ary quantized neural networks, ICME 2020). Only its abstract could be had; this is a
-reconstruction anchored on it and on TTQ, LQ-Nets, LSQ and He & Fan's thresholds. Nothing here claims
-the paper's own numbers. From the abstract: M levels generalize binary and ternary weights, they are
-asymmetric, and levels and partitions are trained jointly. Assumptions:
+Source: MQNN (M-ary quantized neural networks, ICME 2020). Only its abstract could be had; this is
+a reconstruction anchored on it and on TTQ, LQ-Nets, LSQ and He & Fan's thresholds. Nothing here
+claims the paper's own numbers. From the abstract: M levels generalize binary and ternary weights,
+they are asymmetric, and levels and partitions are trained jointly. Assumptions:
 
 * Levels ``r_1 < ... < r_M`` are free reals, one set a layer or one an output channel; 0 need not be
   among them. A weight ``w`` becomes ``r_m`` where ``d_(m-1) < w <= d_m``.
@@ -12,10 +12,11 @@ asymmetric, and levels and partitions are trained jointly. Assumptions:
   replaced by that of a sigmoid of width ``T``, a part of the weights' standard deviation that may
   shrink during training. Their order is kept by ``d_m = d_1 + sum of softplus``.
 * A level's gradient is the exact one, the sum over its bin, or that divided by ``sqrt(n_m M)``.
-* The latent weights' gradient passes straight through, is scaled by ``|r_m| / mean |r|`` ("ttq"), or
-  is the sum of the thresholds' sigmoid derivatives ("soft"). It stops beyond ``[r_1 - D, r_M + D]``
-  with ``D`` the distance from the outermost level to its threshold, lest weights drift away.
-* Levels start from the latent weights by k-means; in training their rate is a tenth of the weights'.
+* The latent weights' gradient passes straight through, is scaled by ``|r_m| / mean |r|`` ("ttq";
+  by 1 where ``r_m = 0``), or is the sum of the thresholds' sigmoid derivatives times the steps
+  ("soft"). It stops beyond ``[r_1 - D, r_M + D]``, with ``D`` the distance from the outermost level
+  to its threshold, lest weights drift away.
+* Levels start from the latent weights by k-means; their learning rate is a tenth of the weights'.
 * Only weights are M-ary. Activations are unsigned with a fixed or a learned scale (LSQ), since a
   compiled network needs integers; the abstract speaks of weights alone.
 """
@@ -104,6 +105,8 @@ class _Quantize(torch.autograd.Function):
             to_weight = to_weight * soft
         elif how.weight_gradient == "ttq":
             factor = levels.abs() / levels.abs().mean(dim=1, keepdim=True)
+            # Weights at 0 must be able to leave it.
+            factor = torch.where(levels == 0, torch.ones_like(factor), factor)
             to_weight = to_weight * factor.gather(1, index)
         return to_weight, to_levels, to_thresholds, None, None
 

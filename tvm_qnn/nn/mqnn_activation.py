@@ -23,13 +23,13 @@ class _LearnedStep(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         steps, codes = ctx.saved_tensors
-        to_x = grad * ((steps >= 0) & (steps <= ctx.largest))
+        to_x = torch.ops.aten.hardtanh_backward(grad, steps, 0, ctx.largest)
         to_scale = None
         if ctx.needs_input_grad[1]:
-            # Inside: code - x/s; above: the largest code; below: 0.
-            inside = (to_x * steps).sum(dtype=ctx.dtype)
-            total = (grad * codes).sum(dtype=ctx.dtype) - inside
-            to_scale = (total / math.sqrt(grad.numel() * ctx.largest)).reshape(1)
+            # Inside: code - x/s; above: the largest code; below: 0. Subtracted element by element,
+            # since two sums over a whole tensor would cancel all digits of bfloat16.
+            total = (grad * codes).addcmul_(to_x, steps, value=-1).sum()
+            to_scale = total.to(ctx.dtype).div(math.sqrt(grad.numel() * ctx.largest)).reshape(1)
         return to_x, to_scale, None
 
 

@@ -13,8 +13,8 @@ def lloyd_max(values: Tensor, states: int) -> Tensor:
     """Representation values of least squared error: a fixed point of Lloyd's two steps.
 
     Every value belongs to the nearest level, and every level is the mean of its values. Levels
-    begin at the quantiles ``(m - 1/2) / M``, so that the result depends on the values alone. A level
-    without values stays where it is, which happens if a row has fewer distinct values than states.
+    begin at the quantiles ``(m - 1/2) / M``, so that the result depends on the values alone. A
+    level without values stays where it is, as where a row has fewer distinct values than states.
 
     Args:
         values: ``[G, n]`` float, one set of values a row.
@@ -30,8 +30,10 @@ def lloyd_max(values: Tensor, states: int) -> Tensor:
     rows = values.detach().double().sort(dim=1).values
     # The sum over any range of sorted values is a difference of two prefix sums.
     sums = torch.nn.functional.pad(rows.cumsum(dim=1), (1, 0))
-    places = (torch.arange(states) + 0.5) / states * rows.shape[1]
-    levels = rows[:, places.long()]
+    places = (torch.arange(states, dtype=torch.float64) + 0.5) / states * rows.shape[1] - 0.5
+    # The nearest values; halves are rounded outwards, so that symmetric values get such levels.
+    lower = places < (rows.shape[1] - 1) / 2
+    levels = rows[:, torch.where(lower, (places - 0.5).ceil(), (places + 0.5).floor()).long()]
     small = _SMALL * (rows[:, -1] - rows[:, 0]).max()
     for _ in range(_STEPS):
         borders = (levels[:, 1:] + levels[:, :-1]) / 2

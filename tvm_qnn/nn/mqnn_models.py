@@ -130,8 +130,8 @@ class MqnnNet(nn.Module):
     """Plain convolutional network: blocks, global average pool, linear layer.
 
     Image ``[N, image_channels, S, S]`` float32 in [0, 1]; logits ``[N, classes]``. With quantized
-    activations the image enters as its 8-bit values (scale 1/255) and the pooled features get 8 bits
-    with a learned scale, so that every M-ary layer multiplies with integer codes.
+    activations the image enters as its 8-bit values (scale 1/255) and the pooled features get 8
+    bits with a learned scale, so that every M-ary layer multiplies with integer codes.
     """
 
     def __init__(self, cfg: MqnnConfig | None = None) -> None:

@@ -15,7 +15,7 @@ from tvm_qnn.nn.networks import build
 
 FULL = Recipe(epochs=12, rate=3e-3, norm_rate=3e-3, decay=0.01, warmup=0.05, bfloat16=True)
 """From random weights."""
-TUNING = replace(FULL, epochs=6, rate=1e-3, norm_rate=1e-3, decay=0.0)
+TUNING = replace(FULL, epochs=6, rate=2e-3, norm_rate=2e-3, decay=0.0)
 """From weights trained before."""
 
 
