@@ -1,0 +1,332 @@
+"""End-to-end memory network with quantized memory access (Q-MANN), in PyTorch.
+
+Source: Park et al., "Quantized Memory-Augmented Neural Networks" (AAAI 2018). The forward pass in
+eval mode gives exactly the integers of :mod:`tvm_qnn.spec.fixed`. A leading axis ``S`` holds
+networks of one configuration that train side by side and never meet.
+
+Activations are values (code / 2**fraction), which float32 holds exactly. Backward every quantizer
+passes the gradient unchanged, also where it saturates; the gradient of a product takes the float
+master weight and the quantized activation.
+
+Where the paper leaves room or does not train as printed:
+
+* The sign term of equation 7 is ``2**alpha * S_u (S_u - S_v)``: ``+2**(alpha + 1)`` whenever the
+  signs differ, whichever way ("printed"). The authors' code reads the S in the parenthesis as sign
+  bits, hence ``-2**alpha`` ("code", the default here, for it is what gave the published results).
+  Smoothing the sign like the magnitude bits gives ``2**alpha (S_v - S_u)`` ("consistent").
+* The paper says that gradients are not quantized. With that, master weights drift beyond the
+  range of the format after the training error is gone, and the error comes back. The authors' code
+  computes the gradient of the weighted read in fixed point, Q1.(i+f-1), in Hamming networks; this
+  ends the drift and is the default (``read_gradient="quantized"``).
+* "hamming-code" is the similarity of the authors' code: ``127 - |u - v|`` for each element, with
+  the sign of the product, twice the weight, and not truncated to the format. Where the signs differ
+  the sum of the magnitudes saturates at 127.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tvm_qnn.nn.qmann_config import SIGN_TERMS, QmannConfig
+from tvm_qnn.spec.fixed import FixedPoint, softmax_table
+
+NAMES = ("wa", "wr", "wq", "wk", "wo")
+
+
+def fix(x: Tensor, fmt: FixedPoint) -> Tensor:
+    """Values of the codes of ``x``: truncated toward zero, saturated; no gradient of its own."""
+    scale = 2.0**fmt.fraction
+    return torch.trunc(x * scale).clamp_(-fmt.limit, fmt.limit).div_(scale)
+
+
+class _Straight(torch.autograd.Function):
+    """Quantize forward, pass the gradient backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *formats: FixedPoint) -> Tensor:
+        for fmt in formats:
+            x = fix(x, fmt)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return grad, *(None for _ in range(len(ctx.needs_input_grad) - 1))
+
+
+def straight(x: Tensor, *formats: FixedPoint) -> Tensor:
+    """Quantize to each format in turn; straight-through."""
+    quantized: Tensor = _Straight.apply(x, *formats)
+    return quantized
+
+
+class _Binary(torch.autograd.Function):
+    """Sign forward (+1 for 0), straight-through backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return torch.where(x < 0, -1.0, 1.0)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
+class _Dot(torch.autograd.Function):
+    """Dot products of memory ``[S, N, L, E]`` and key ``[S, N, E]``, each product truncated."""
+
+    @staticmethod
+    def forward(ctx: Any, memory: Tensor, key: Tensor, fmt: FixedPoint) -> Tensor:
+        ctx.save_for_backward(memory, key)
+        return fix(memory * key.unsqueeze(-2), fmt).sum(-1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        memory, key = ctx.saved_tensors
+        grad = grad.unsqueeze(-1)
+        return grad * key.unsqueeze(-2), (grad * memory).sum(-2), None
+
+
+class _Dense(torch.autograd.Function):
+    """Quantized ``wk [S, E, E]`` times key ``[S, N, E]``; backward with the master weights."""
+
+    @staticmethod
+    def forward(ctx: Any, wk: Tensor, key: Tensor, fmt: FixedPoint, binary: bool) -> Tensor:
+        ctx.save_for_backward(wk, key)
+        codes = fix(wk, fmt)
+        if binary:
+            return torch.matmul(key, codes.mT)
+        return fix(codes.unsqueeze(1) * fix(key, fmt).unsqueeze(-2), fmt).sum(-1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        wk, key = ctx.saved_tensors
+        return torch.matmul(grad.mT, key), torch.matmul(grad, wk), None, None
+
+
+class _Read(torch.autograd.Function):
+    """Weighted sum of memory rows ``[S, N, L, E]``, each product truncated."""
+
+    @staticmethod
+    def forward(ctx: Any, p: Tensor, rows: Tensor, fmt: FixedPoint, cfg: QmannConfig) -> Tensor:
+        ctx.save_for_backward(p, rows)
+        ctx.fmt, ctx.cfg = fmt, cfg
+        return fix(p.unsqueeze(-1) * rows, fmt).sum(-2)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        p, rows = ctx.saved_tensors
+        scale, limit = ctx.cfg.read_scale, ctx.fmt.limit
+
+        def rounded(x: Tensor) -> Tensor:
+            return torch.trunc(x * scale).clamp(-limit, limit) / scale if scale else x
+
+        grad = rounded(grad).unsqueeze(-2)
+        to_p = rounded(rounded(rounded(rows) * grad).sum(-1))
+        return to_p, rounded(p.unsqueeze(-1) * grad), None, None
+
+
+class _Hamming(torch.autograd.Function):
+    """Bounded similarity of memory ``[S, N, L, E]`` and key ``[S, N, E]``, gradient of eq. 7."""
+
+    @staticmethod
+    def forward(ctx: Any, memory: Tensor, key: Tensor, fmt: FixedPoint, cfg: QmannConfig) -> Tensor:
+        scale = 2.0**fmt.fraction
+        u, v = (memory * scale).int(), (key * scale).int().unsqueeze(-2)
+        ctx.fmt, ctx.cfg = fmt, cfg
+        ctx.save_for_backward(u, v)
+        apart = (u < 0) != (v < 0)
+        a, b = u.abs(), v.abs()
+        shift = fmt.bits - cfg.alpha
+        if cfg.similarity == "hamming":
+            equal = fmt.limit - (a ^ b)
+            total = torch.where(apart, -equal, equal).sum(-1).to(memory.dtype)
+            return fix(total * 2.0**-shift, fmt)
+        equal = fmt.limit - torch.where(apart, (a + b).clamp(max=fmt.limit), (a - b).abs())
+        total = torch.where(apart, -equal, equal).sum(-1).to(memory.dtype)
+        bound = 2.0**fmt.integer
+        return (total * 2.0 ** (1 - shift)).clamp(-bound, bound)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        u, v = ctx.saved_tensors
+        step = grad.unsqueeze(-1) * 2.0**ctx.cfg.alpha
+        own, other = (torch.where(x < 0, -1.0, 1.0) for x in (u, v))
+        apart = (own != other).to(grad.dtype)
+        a, b = u.abs(), v.abs()
+        if ctx.cfg.similarity == "hamming":
+            bits = ones(a) - ones(b)
+        else:
+            # The code compares what is left after the smaller magnitude was taken off both.
+            larger = torch.where(a >= b, 1.0, -1.0)
+            bits = larger * ones(torch.where(apart > 0, (a + b).clamp(max=ctx.fmt.limit), (a - b).abs()))
+        constant, factor = SIGN_TERMS[ctx.cfg.sign_term]
+        to_memory = step * (apart * (constant + factor * other) - other * bits)
+        to_key = step * (apart * (constant + factor * own) + own * bits)
+        return to_memory, to_key.sum(-2), None, None
+
+
+def ones(x: Tensor) -> Tensor:
+    """Bits set in every element of an int32 tensor below 2**15, as float32."""
+    x = x - ((x >> 1) & 0x5555)
+    x = (x & 0x3333) + ((x >> 2) & 0x3333)
+    x = (x + (x >> 4)) & 0x0F0F
+    return ((x + (x >> 8)) & 0x1F).to(torch.float32)
+
+
+class _Softmax(torch.autograd.Function):
+    """Integer softmax of :func:`tvm_qnn.spec.fixed.fixed_softmax` on values, float backward."""
+
+    @staticmethod
+    def forward(ctx: Any, score: Tensor, valid: Tensor, fmt: FixedPoint, codes: bool) -> Tensor:
+        scale = 2.0**fmt.fraction
+        top = torch.where(valid, score, -torch.inf).amax(-1, keepdim=True)
+        if codes:
+            table = torch.from_numpy(softmax_table(fmt).astype(np.float64))
+            distance = torch.where(valid, (top - score) * scale, 0.0).long()
+            e = torch.where(valid, table[distance], 0.0)
+        else:
+            e = torch.where(valid, torch.exp((score - top).double()), 0.0)
+        total = e.sum(-1, keepdim=True)
+        total = torch.where(total > 0, total, 1.0)
+        ctx.save_for_backward((e / total).to(score.dtype))
+        return (torch.floor(e * scale / total).clamp_(max=fmt.limit) / scale).to(score.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        (p,) = ctx.saved_tensors
+        return p * (grad - (p * grad).sum(-1, keepdim=True)), None, None, None
+
+
+class QmannNet(nn.Module):
+    """``S`` memory networks of one configuration.
+
+    Parameters: ``wa``, ``wr``, ``wq`` ``[S, V, E]`` (row 0 is NULL and stays 0), ``wk``
+    ``[S, E, E]`` (out, in), ``wo`` ``[S, V, E]``, all float32.
+    """
+
+    def __init__(self, cfg: QmannConfig, weights: dict[str, np.ndarray]) -> None:
+        super().__init__()
+        self.cfg = cfg
+        for name in NAMES:
+            array = torch.from_numpy(np.array(weights[name], np.float32))
+            self.register_parameter(name, nn.Parameter(array))
+
+    def forward(self, story: Tensor, question: Tensor) -> Tensor:
+        """Answer questions.
+
+        Args:
+            story: ``[N, L, W]`` integers, word indices of sentences.
+            question: ``[N, W]`` integers.
+
+        Returns:
+            Logits ``[S, N, V]`` float32.
+        """
+        return self.trace(story, question)[0]
+
+    def trace(self, story: Tensor, question: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """:meth:`forward`, and the similarities ``[S, N, L]`` and keys ``[S, N, E]`` of the hops.
+
+        There is one key more than there are hops: the last one is what the output layer sees.
+        """
+        valid = (story != 0).any(-1)
+        words, asked = (_bags(x, self.wa.shape[1]) for x in (story, question))
+        key = self._bag(self.wq, asked.unsqueeze(1), 0).squeeze(2)
+        scores, keys = [], [key]
+        for hop in range(self.cfg.hops):
+            memory, content = (self._bag(w, words, hop) for w in (self.wa, self.wr))
+            score = self._similarity(memory, key)
+            key = self._next(key, self._read(score, content, valid), hop)
+            scores.append(score.detach() * valid)
+            keys.append(key)
+        return self._output(key), scores, keys
+
+    def _formats(self, hop: int) -> tuple[FixedPoint, ...]:
+        """Format of the parameters of a hop, then that of activations; none in float."""
+        own = self.cfg.hop_formats()
+        return (own[hop], self.cfg.format) if own and self.cfg.format else ()
+
+    def _bag(self, table: Tensor, bags: Tensor, hop: int) -> Tensor:
+        formats = self._formats(hop)
+        rows = straight(table, *formats[:1])
+        return straight(torch.matmul(bags, rows.unsqueeze(1)), *formats)
+
+    def _seen(self, key: Tensor) -> Tensor:
+        seen: Tensor = _Binary.apply(key) if self.cfg.binary else key
+        return seen
+
+    def _similarity(self, memory: Tensor, key: Tensor) -> Tensor:
+        fmt = self.cfg.format
+        if fmt is not None and self.cfg.similarity != "dot":
+            bounded: Tensor = _Hamming.apply(memory, key, fmt, self.cfg)
+            return bounded
+        seen = self._seen(key)
+        if fmt is None or self.cfg.binary:
+            return straight((memory * seen.unsqueeze(-2)).sum(-1), *([fmt] if fmt else []))
+        return straight(_Dot.apply(memory, seen, fmt), fmt)
+
+    def _read(self, score: Tensor, content: Tensor, valid: Tensor) -> Tensor:
+        fmt = self.cfg.format
+        if fmt is None:
+            hidden = score.masked_fill(~valid, -torch.inf)
+            p = torch.softmax(hidden, -1).nan_to_num()
+            return (p.unsqueeze(-1) * content).sum(-2)
+        p = _Softmax.apply(score, valid, fmt, self.cfg.similarity != "hamming-code")
+        return straight(_Read.apply(p, content, fmt, self.cfg), fmt)
+
+    def _next(self, key: Tensor, read: Tensor, hop: int) -> Tensor:
+        formats = self._formats(hop)
+        seen = self._seen(key)
+        if not formats:
+            return torch.matmul(seen, self.wk.mT) + read
+        update = _Dense.apply(self.wk, seen, formats[0], self.cfg.binary)
+        return straight(straight(update, *formats) + read, formats[-1])
+
+    def _output(self, key: Tensor) -> Tensor:
+        if self.training:
+            return torch.matmul(key, self.wo.mT)
+        # The order that the definition states: one product and one sum after the other.
+        total = key.new_zeros((*key.shape[:-1], self.wo.shape[1]))
+        for e in range(key.shape[-1]):
+            total = total + self.wo[:, None, :, e] * key[..., e, None]
+        return total
+
+
+def _bags(words: Tensor, vocabulary: int) -> Tensor:
+    """Counts ``[..., V]`` float32 of the words ``[..., W]``; padding counts nothing."""
+    counts = torch.zeros((*words.shape[:-1], vocabulary))
+    counts.scatter_add_(-1, words.long(), (words != 0).to(torch.float32))
+    return counts
+
+
+def initial(
+    cfg: QmannConfig, vocabulary: int, seeds: list[int], deviation: float = 0.1
+) -> dict[str, np.ndarray]:
+    """Initial weights of one network a seed, ``N(0, deviation**2)``.
+
+    Args:
+        cfg: The networks.
+        vocabulary: Words and time words V.
+        seeds: One for each network.
+        deviation: Standard deviation.
+
+    Returns:
+        float32 arrays shaped like the parameters of :class:`QmannNet`. The weights of a seed do
+        not depend on the other seeds.
+    """
+    shapes = {name: (vocabulary, cfg.embedding) for name in NAMES}
+    shapes["wk"] = (cfg.embedding, cfg.embedding)
+    networks = []
+    for seed in seeds:
+        random = np.random.default_rng(seed)
+        networks.append({name: random.standard_normal(shapes[name]) for name in NAMES})
+    weights = {
+        name: np.stack([deviation * one[name] for one in networks]).astype(np.float32)
+        for name in NAMES
+    }
+    for name in ("wa", "wr", "wq"):
+        weights[name][:, 0] = 0
+    return weights

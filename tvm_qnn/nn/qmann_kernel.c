@@ -1,0 +1,443 @@
+/* The memory network of qmann.py, many questions at once: answers, gradients, training.
+ *
+ * What it computes is defined by qmann.py (and tested against it); this file is only faster.
+ * Vectors of the internal dimension are padded with zeros to WIDTH floats. All activations are
+ * values, code / 2**fraction, so a product of a value and a code is a code before truncation;
+ * float32 holds every product and sum exactly up to 13 bits.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifndef WIDTH
+#define WIDTH 64
+#endif
+#define MAX_HOPS 8
+
+typedef struct { /* keep in step with qmann_native.Network */
+  int32_t embedding, hops, vocabulary, outputs, slots, words, question_words;
+  int32_t fixed, hamming, binary, tables;
+  float scale, limit;                            /* 2**fraction and largest code of F */
+  float hop_scale[MAX_HOPS], hop_limit[MAX_HOPS]; /* of the parameter side of every hop */
+  float raw_scale, slope, sign_constant, sign_other;
+  float read_scale; /* codes in a unit of the gradient of the read; 0 where it is float */
+} Network;
+
+typedef float Row[WIDTH];
+typedef int32_t IntRow[WIDTH];
+
+typedef struct { /* float master weights; wk is [in][out] */
+  Row *wa, *wr, *wq, *wk, *wo;
+} Weights;
+
+typedef struct {
+  Row *wa, *wr, *wq, *wk;   /* quantized: wa, wr, wk once for every hop format */
+  Row *wk_back;             /* master W_k as [out][in] */
+  float *wo;                /* master W_o as [embedding][outputs] */
+  Row *ma, *mr, *dma, *dmr; /* [tables][slots] */
+  IntRow *code;             /* [tables][slots] magnitudes of ma */
+  Row *sign, *ones;         /* [tables][slots] signs and bit counts of ma */
+  Row *key, *input;         /* [hops + 1] keys; what enters W_k */
+  float *score, *p, *entry; /* [hops][slots] similarity, softmax, its quantized value */
+  float *logit;
+  double *exponential;      /* exp(-d / 2**fraction) * 2**24, rounded */
+  int32_t *valid;
+} Scratch;
+
+static inline float fix_code(float x, float limit) {
+  float t = truncf(x);
+  t = t < limit ? t : limit; /* NaN, from a run that diverged, becomes the limit */
+  return t < -limit ? -limit : t;
+}
+
+static inline void fix_row(float *out, const float *x, float scale, float limit) {
+  float inverse = 1.0f / scale;
+  for (int e = 0; e < WIDTH; e++) out[e] = fix_code(x[e] * scale, limit) * inverse;
+}
+
+static void prepare(const Network *n, const Weights *w, Scratch *s) {
+  for (int t = 0; t < n->tables; t++) {
+    float scale = n->hop_scale[t], limit = n->hop_limit[t];
+    for (int v = 0; v < n->vocabulary; v++) {
+      Row *a = &s->wa[t * n->vocabulary + v], *r = &s->wr[t * n->vocabulary + v];
+      if (n->fixed) {
+        fix_row(*a, w->wa[v], scale, limit);
+        fix_row(*r, w->wr[v], scale, limit);
+        if (t == 0) fix_row(s->wq[v], w->wq[v], scale, limit);
+      } else {
+        memcpy(a, w->wa[v], sizeof(Row));
+        memcpy(r, w->wr[v], sizeof(Row));
+        memcpy(s->wq[v], w->wq[v], sizeof(Row));
+      }
+    }
+    for (int e = 0; e < WIDTH; e++) {
+      if (n->fixed) fix_row(s->wk[t * WIDTH + e], w->wk[e], scale, limit);
+      else memcpy(s->wk[t * WIDTH + e], w->wk[e], sizeof(Row));
+    }
+  }
+  for (int e = 0; e < WIDTH; e++) {
+    for (int o = 0; o < WIDTH; o++) s->wk_back[o][e] = w->wk[e][o];
+    for (int a = 0; a < n->outputs; a++) s->wo[e * n->outputs + a] = w->wo[a][e];
+  }
+}
+
+static void bag(const Network *n, const Row *table, const int32_t *words, int count, int t,
+                float *out) {
+  float total[WIDTH] = {0};
+  for (int i = 0; i < count && words[i]; i++)
+    for (int e = 0; e < WIDTH; e++) total[e] += table[words[i]][e];
+  if (n->fixed) {
+    fix_row(total, total, n->hop_scale[t], n->hop_limit[t]);
+    if (n->tables > 1) fix_row(total, total, n->scale, n->limit);
+  }
+  memcpy(out, total, sizeof(total));
+}
+
+static float similarity(const Network *n, const float *row, const float *key_code) {
+  float total = 0.0f;
+  if (!n->fixed || n->binary)
+    for (int e = 0; e < WIDTH; e++) total += row[e] * key_code[e];
+  else
+    for (int e = 0; e < WIDTH; e++) total += fix_code(row[e] * key_code[e], n->limit);
+  return total;
+}
+
+static float hamming(const Network *n, const int32_t *code, const float *sign,
+                     const int32_t *key_code, const float *key_sign) {
+  int32_t total = 0, limit = (int32_t)n->limit;
+  for (int e = 0; e < WIDTH; e++) {
+    int32_t equal = limit - (code[e] ^ key_code[e]);
+    total += sign[e] == key_sign[e] ? equal : -equal;
+  }
+  /* the padding agrees in every bit */
+  total -= (WIDTH - n->embedding) * limit;
+  return fix_code((float)total * n->raw_scale, n->limit) / n->scale;
+}
+
+static void softmax(const Network *n, const float *score, const int32_t *valid, float *p,
+                    float *entry, const double *exponential) {
+  float top = -INFINITY;
+  double total = 0.0;
+  for (int l = 0; l < n->slots; l++)
+    if (valid[l] && score[l] > top) top = score[l];
+  for (int l = 0; l < n->slots; l++) {
+    double e = 0.0;
+    if (valid[l])
+      e = n->fixed ? exponential[(int)((top - score[l]) * n->scale)] : exp((double)(score[l] - top));
+    entry[l] = (float)e;
+    total += e;
+  }
+  for (int l = 0; l < n->slots; l++) {
+    double e = entry[l];
+    p[l] = total > 0.0 ? (float)(e / total) : 0.0f;
+    if (!n->fixed) entry[l] = p[l];
+    else if (total > 0.0) {
+      double code = floor(e * n->scale / total);
+      entry[l] = (float)(code > n->limit ? n->limit : code) / n->scale;
+    }
+  }
+}
+
+/* Keys, similarities and logits of one question into the scratch. */
+static void forward(const Network *n, Scratch *s, const int32_t *story, const int32_t *question) {
+  for (int l = 0; l < n->slots; l++) {
+    const int32_t *words = story + l * n->words;
+    s->valid[l] = words[0] != 0;
+    if (!s->valid[l]) continue;
+    for (int t = 0; t < n->tables; t++) {
+      int i = t * n->slots + l;
+      bag(n, s->wa + t * n->vocabulary, words, n->words, t, s->ma[i]);
+      bag(n, s->wr + t * n->vocabulary, words, n->words, t, s->mr[i]);
+      if (!n->hamming) continue;
+      for (int e = 0; e < WIDTH; e++) {
+        s->code[i][e] = (int32_t)(fabsf(s->ma[i][e]) * n->scale);
+        s->sign[i][e] = s->ma[i][e] < 0.0f ? -1.0f : 1.0f;
+        s->ones[i][e] = (float)__builtin_popcount((uint32_t)s->code[i][e]);
+      }
+    }
+  }
+  bag(n, s->wq, question, n->question_words, 0, s->key[0]);
+  for (int h = 0; h < n->hops; h++) {
+    int t = n->tables > 1 ? h : 0;
+    const Row *ma = s->ma + t * n->slots, *mr = s->mr + t * n->slots;
+    float *key = s->key[h], *input = s->input[h];
+    float seen[WIDTH], key_sign[WIDTH];
+    IntRow key_code;
+    for (int e = 0; e < WIDTH; e++) {
+      key_sign[e] = key[e] < 0.0f ? -1.0f : 1.0f;
+      key_code[e] = (int32_t)(fabsf(key[e]) * n->scale);
+      input[e] = n->binary ? (e < n->embedding ? key_sign[e] : 0.0f) : key[e];
+      /* a code where products are truncated, so that they come out as codes */
+      seen[e] = n->binary || !n->fixed ? input[e] : key[e] * n->scale;
+    }
+    float *score = s->score + h * n->slots;
+    for (int l = 0; l < n->slots; l++) {
+      score[l] = 0.0f;
+      if (!s->valid[l]) continue;
+      int i = t * n->slots + l;
+      if (n->hamming) score[l] = hamming(n, s->code[i], s->sign[i], key_code, key_sign);
+      else {
+        score[l] = similarity(n, ma[l], seen);
+        if (n->fixed && n->binary) score[l] *= n->scale;
+        if (n->fixed) score[l] = fix_code(score[l], n->limit) / n->scale;
+      }
+    }
+    float *p = s->p + h * n->slots, *entry = s->entry + h * n->slots;
+    softmax(n, score, s->valid, p, entry, s->exponential);
+    float read[WIDTH] = {0}, update[WIDTH] = {0};
+    for (int l = 0; l < n->slots; l++) {
+      if (entry[l] == 0.0f) continue;
+      if (n->fixed) {
+        float code = entry[l] * n->scale;
+        for (int e = 0; e < WIDTH; e++) read[e] += fix_code(code * mr[l][e], n->limit);
+      } else
+        for (int e = 0; e < WIDTH; e++) read[e] += entry[l] * mr[l][e];
+    }
+    const Row *wk = s->wk + t * WIDTH;
+    if (n->fixed && !n->binary) {
+      float scale = n->hop_scale[t], limit = n->hop_limit[t];
+      for (int e = 0; e < n->embedding; e++) {
+        float code = fix_code(key[e] * scale, limit);
+        for (int o = 0; o < WIDTH; o++) update[o] += fix_code(wk[e][o] * code, limit);
+      }
+      for (int o = 0; o < WIDTH; o++) update[o] = fix_code(update[o], limit) / scale;
+    } else
+      for (int e = 0; e < n->embedding; e++)
+        for (int o = 0; o < WIDTH; o++) update[o] += wk[e][o] * input[e];
+    float *next = s->key[h + 1];
+    if (n->fixed) {
+      if (n->binary) fix_row(update, update, n->hop_scale[t], n->hop_limit[t]);
+      if (n->tables > 1) fix_row(update, update, n->scale, n->limit);
+      for (int e = 0; e < WIDTH; e++)
+        next[e] = fix_code(update[e] * n->scale + fix_code(read[e], n->limit), n->limit) / n->scale;
+    } else
+      for (int e = 0; e < WIDTH; e++) next[e] = update[e] + read[e];
+  }
+  for (int a = 0; a < n->outputs; a++) s->logit[a] = 0.0f;
+  for (int e = 0; e < n->embedding; e++) {
+    const float *wo = s->wo + e * n->outputs;
+    float k = s->key[n->hops][e];
+    for (int a = 0; a < n->outputs; a++) s->logit[a] += wo[a] * k;
+  }
+}
+
+/* Cross entropy of the answer; the logits become softmax minus one-hot. */
+static double loss(const Network *n, float *logit, int32_t answer, int32_t *predicted) {
+  float top = logit[0];
+  *predicted = 0;
+  for (int a = 1; a < n->outputs; a++)
+    if (logit[a] > top) top = logit[a], *predicted = a;
+  double total = 0.0, own = (double)logit[answer] - top;
+  for (int a = 0; a < n->outputs; a++) total += exp((double)logit[a] - top);
+  for (int a = 0; a < n->outputs; a++)
+    logit[a] = (float)(exp((double)logit[a] - top) / total) - (a == answer ? 1.0f : 0.0f);
+  return log(total) - own;
+}
+
+static void hamming_backward(const Network *n, float ds, const float *sign, const float *ones,
+                             const float *key_sign, const float *key_ones, float *dma, float *dk) {
+  float step = ds * n->slope;
+  for (int e = 0; e < WIDTH; e++) {
+    float apart = sign[e] == key_sign[e] ? 0.0f : step, more = step * (ones[e] - key_ones[e]);
+    dma[e] += apart * (n->sign_constant + n->sign_other * key_sign[e]) - key_sign[e] * more;
+    dk[e] += apart * (n->sign_constant + n->sign_other * sign[e]) + sign[e] * more;
+  }
+}
+
+/* Gradient of the weighted read: to p (returned) and, added, to the row. dr is rounded already. */
+static float read_backward(const Network *n, const float *row, const float *dr, float entry,
+                           float *dmr) {
+  float total = 0.0f;
+  if (n->read_scale == 0.0f) {
+    for (int e = 0; e < WIDTH; e++) {
+      total += dr[e] * row[e];
+      dmr[e] += entry * dr[e];
+    }
+    return total;
+  }
+  float scale = n->read_scale, unit = 1.0f / scale;
+  for (int e = 0; e < WIDTH; e++) {
+    /* codes: of the row, of the products */
+    float code = fix_code(row[e] * scale, n->limit);
+    total += fix_code(code * dr[e], n->limit);
+    dmr[e] += fix_code(entry * dr[e] * scale, n->limit) * unit;
+  }
+  return fix_code(total, n->limit) * unit;
+}
+
+/* Add the gradient of one question, straight through every quantizer, to g. */
+static void backward(const Network *n, Scratch *s, const int32_t *story, const int32_t *question,
+                     const Weights *w, Weights *g) {
+  float dk[WIDTH] = {0}, *error = s->logit;
+  const float *last = s->key[n->hops];
+  for (int a = 0; a < n->outputs; a++)
+    for (int e = 0; e < WIDTH; e++) {
+      dk[e] += error[a] * w->wo[a][e];
+      g->wo[a][e] += error[a] * last[e];
+    }
+  memset(s->dma, 0, sizeof(Row) * (size_t)n->slots);
+  memset(s->dmr, 0, sizeof(Row) * (size_t)n->slots);
+  for (int h = n->hops - 1; h >= 0; h--) {
+    int t = n->tables > 1 ? h : 0;
+    const Row *ma = s->ma + t * n->slots, *mr = s->mr + t * n->slots;
+    const float *p = s->p + h * n->slots, *entry = s->entry + h * n->slots;
+    const float *key = s->key[h], *input = s->input[h];
+    float before[WIDTH] = {0}, key_sign[WIDTH], key_ones[WIDTH];
+    for (int e = 0; e < n->embedding; e++)
+      for (int o = 0; o < WIDTH; o++) g->wk[e][o] += input[e] * dk[o];
+    for (int o = 0; o < n->embedding; o++)
+      for (int e = 0; e < WIDTH; e++) before[e] += dk[o] * s->wk_back[o][e];
+    for (int e = 0; e < WIDTH; e++) {
+      key_sign[e] = key[e] < 0.0f ? -1.0f : 1.0f;
+      key_ones[e] = (float)__builtin_popcount((uint32_t)(fabsf(key[e]) * n->scale));
+    }
+    float *dp = s->score + h * n->slots, mean = 0.0f; /* the scores are no longer needed */
+    float dr[WIDTH];
+    if (n->read_scale == 0.0f) memcpy(dr, dk, sizeof(dr));
+    else fix_row(dr, dk, n->read_scale, n->limit);
+    for (int l = 0; l < n->slots; l++) {
+      if (!s->valid[l]) continue;
+      dp[l] = read_backward(n, mr[l], dr, entry[l], s->dmr[l]);
+      mean += p[l] * dp[l];
+    }
+    for (int l = 0; l < n->slots; l++) {
+      if (p[l] == 0.0f) continue;
+      float ds = p[l] * (dp[l] - mean);
+      int i = t * n->slots + l;
+      if (n->hamming)
+        hamming_backward(n, ds, s->sign[i], s->ones[i], key_sign, key_ones, s->dma[l], before);
+      else
+        for (int e = 0; e < WIDTH; e++) {
+          s->dma[l][e] += ds * input[e];
+          before[e] += ds * ma[l][e];
+        }
+    }
+    memcpy(dk, before, sizeof(dk));
+  }
+  for (int l = 0; l < n->slots; l++) {
+    const int32_t *words = story + l * n->words;
+    for (int i = 0; i < n->words && words[i]; i++)
+      for (int e = 0; e < WIDTH; e++) {
+        g->wa[words[i]][e] += s->dma[l][e];
+        g->wr[words[i]][e] += s->dmr[l][e];
+      }
+  }
+  for (int i = 0; i < n->question_words && question[i]; i++)
+    for (int e = 0; e < WIDTH; e++) g->wq[question[i]][e] += dk[e];
+}
+
+static void update(Row *w, const Row *g, int rows, float rate, float clip) {
+  double squares = 0.0;
+  for (int i = 0; i < rows; i++) {
+    float part = 0.0f;
+    for (int e = 0; e < WIDTH; e++) part += g[i][e] * g[i][e];
+    squares += part;
+  }
+  double norm = sqrt(squares);
+  float step = norm > clip ? (float)(rate * clip / norm) : rate;
+  for (int i = 0; i < rows; i++)
+    for (int e = 0; e < WIDTH; e++) w[i][e] -= step * g[i][e];
+}
+
+static void *part(char **memory, size_t count, size_t size) {
+  void *start = *memory;
+  *memory += (count * size + 63) / 64 * 64;
+  return start;
+}
+
+static size_t layout(const Network *n, char *memory, Scratch *s, Weights *g) {
+  char *end = memory;
+  size_t v = (size_t)n->vocabulary, t = (size_t)n->tables, l = (size_t)n->slots;
+  size_t h = (size_t)n->hops, depth = 2 * (size_t)n->limit + 1;
+  g->wa = part(&end, v, sizeof(Row));
+  g->wr = part(&end, v, sizeof(Row));
+  g->wq = part(&end, v, sizeof(Row));
+  g->wk = part(&end, WIDTH, sizeof(Row));
+  g->wo = part(&end, (size_t)n->outputs, sizeof(Row));
+  s->exponential = part(&end, n->fixed ? depth : 0, sizeof(double));
+  s->wa = part(&end, t * v, sizeof(Row));
+  s->wr = part(&end, t * v, sizeof(Row));
+  s->wq = part(&end, v, sizeof(Row));
+  s->wk = part(&end, t * WIDTH, sizeof(Row));
+  s->wk_back = part(&end, WIDTH, sizeof(Row));
+  s->wo = part(&end, WIDTH * (size_t)n->outputs, sizeof(float));
+  s->ma = part(&end, t * l, sizeof(Row));
+  s->mr = part(&end, t * l, sizeof(Row));
+  s->sign = part(&end, t * l, sizeof(Row));
+  s->ones = part(&end, t * l, sizeof(Row));
+  s->code = part(&end, t * l, sizeof(IntRow));
+  s->dma = part(&end, l, sizeof(Row));
+  s->dmr = part(&end, l, sizeof(Row));
+  s->key = part(&end, h + 1, sizeof(Row));
+  s->input = part(&end, h, sizeof(Row));
+  s->score = part(&end, h * l, sizeof(float));
+  s->p = part(&end, h * l, sizeof(float));
+  s->entry = part(&end, h * l, sizeof(float));
+  s->logit = part(&end, (size_t)n->outputs, sizeof(float));
+  s->valid = part(&end, l, sizeof(int32_t));
+  return (size_t)(end - memory);
+}
+
+static char *allocate(const Network *n, Scratch *s, Weights *g) {
+  size_t size = layout(n, NULL, s, g);
+  char *memory = aligned_alloc(64, size);
+  if (!memory) return NULL;
+  memset(memory, 0, size);
+  layout(n, memory, s, g);
+  if (n->fixed)
+    for (int d = 0; d <= 2 * (int)n->limit; d++)
+      s->exponential[d] = nearbyint(16777216.0 * exp(-(double)d / n->scale));
+  return memory;
+}
+
+/* One epoch of gradient descent in the order of the questions; returns 0, or 1 without memory. */
+int qmann_train(const Network *n, Weights *w, const int32_t *story, const int32_t *question,
+                const int32_t *answer, int32_t count, int32_t batch, float rate, float key_rate,
+                float clip, float key_clip, double *total_loss, int32_t *wrong) {
+  Scratch s;
+  Weights g;
+  char *memory = allocate(n, &s, &g);
+  if (!memory) return 1;
+  size_t gradients = (size_t)((char *)s.exponential - memory);
+  *total_loss = 0.0;
+  *wrong = 0;
+  for (int start = 0; start < count; start += batch) {
+    prepare(n, w, &s);
+    memset(memory, 0, gradients);
+    for (int i = start; i < count && i < start + batch; i++) {
+      const int32_t *sentences = story + (size_t)i * n->slots * n->words;
+      const int32_t *asked = question + (size_t)i * n->question_words;
+      int32_t predicted;
+      forward(n, &s, sentences, asked);
+      *total_loss += loss(n, s.logit, answer[i], &predicted);
+      *wrong += predicted != answer[i];
+      backward(n, &s, sentences, asked, w, &g);
+    }
+    update(w->wa, g.wa, n->vocabulary, rate, clip);
+    update(w->wr, g.wr, n->vocabulary, rate, clip);
+    update(w->wq, g.wq, n->vocabulary, rate, clip);
+    update(w->wo, g.wo, n->outputs, rate, clip);
+    update(w->wk, g.wk, WIDTH, key_rate, key_clip);
+  }
+  free(memory);
+  return 0;
+}
+
+/* Logits, similarities [count][hops][slots] and keys [count][hops + 1][WIDTH]; 1 without memory. */
+int qmann_infer(const Network *n, const Weights *w, const int32_t *story, const int32_t *question,
+                int32_t count, float *logits, float *scores, float *keys) {
+  Scratch s;
+  Weights g;
+  char *memory = allocate(n, &s, &g);
+  if (!memory) return 1;
+  prepare(n, w, &s);
+  for (size_t i = 0; i < (size_t)count; i++) {
+    forward(n, &s, story + i * n->slots * n->words, question + i * n->question_words);
+    memcpy(logits + i * n->outputs, s.logit, sizeof(float) * (size_t)n->outputs);
+    memcpy(scores + i * n->hops * n->slots, s.score, sizeof(float) * (size_t)(n->hops * n->slots));
+    memcpy(keys + i * (n->hops + 1) * WIDTH, s.key, sizeof(Row) * (size_t)(n->hops + 1));
+  }
+  free(memory);
+  return 0;
+}
