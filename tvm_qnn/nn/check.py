@@ -53,6 +53,8 @@ def runtime_logits(path: Path, images: np.ndarray) -> np.ndarray:
         raise QnnError("ONNX Runtime is missing; run: pip install 'tvm-qnn[onnx]'") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    # Otherwise it rounds float weights beside quantizers to 8 bits, codebooks among them.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
