@@ -27,10 +27,10 @@ class Recipe:
         epochs: Passes over the training images.
         seed: Seed of weights, order and augmentation.
         batch: Images in a step; a rest smaller than this is left out of the epoch.
-        optimizer: "adamw", or "sgd" with Nesterov momentum.
+        optimizer: "adamw", "sgd" with Nesterov momentum, or "muon" (:mod:`tvm_qnn.nn.muon`).
         rate: Peak learning rate of weights (parameters of two or more axes).
         norm_rate: Peak learning rate of all other parameters (gains, biases, levels).
-        momentum: Momentum of "sgd".
+        momentum: Momentum of "sgd" and "muon".
         decay: Weight decay of weights; other parameters have none.
         schedule: How the rate falls to zero after the warm-up: "cosine" or "linear".
         warmup: Part of all steps in which the rate rises linearly.
@@ -45,7 +45,7 @@ class Recipe:
     epochs: int = 30
     seed: int = 0
     batch: int = 128
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
     rate: float = 0.03
     norm_rate: float = 0.02
     momentum: float = 0.9

@@ -21,6 +21,7 @@ Nothing here claims the paper's own numbers. Assumptions:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -173,7 +174,7 @@ def standardize_weight(weight: Tensor) -> Tensor:
     return (weight - mean) * torch.rsqrt(var + EPSILON)
 
 
-class _MaqdWeight(nn.Module):
+class MaqdWeight(nn.Module):
     """What convolution and linear layer share: latent weights and their quantizer."""
 
     def __init__(self, shape: tuple[int, ...], states: int, surrogate: Surrogate) -> None:
@@ -183,13 +184,20 @@ class _MaqdWeight(nn.Module):
         # Standardization ignores the size of the latent weights; unit variance gives every layer
         # the same relative learning rate.
         self.weight = nn.Parameter(torch.randn(shape))
+        self.fused: Callable[[], Tensor] | None = None
 
     def weight_codes(self) -> Tensor:
         """Integer codes of the standardized weights, as floats of the weight's shape."""
+        if self.training and self.fused is not None:
+            return self.fused()
+        return self.standardize_and_quantize()
+
+    def standardize_and_quantize(self) -> Tensor:
+        """Do so, operator by operator."""
         return round_clip_codes(standardize_weight(self.weight), self.quantizer, self.surrogate)
 
 
-class MaqdConv2d(_MaqdWeight):
+class MaqdConv2d(MaqdWeight):
     """2-D convolution with M-state weights, square kernel, zero padding, no bias.
 
     ``[N, in_channels, H, W] -> [N, out_channels, H', W']`` in float32. For inputs that are integers
@@ -214,7 +222,7 @@ class MaqdConv2d(_MaqdWeight):
         return functional.conv2d(x, self.weight_codes(), stride=self.stride, padding=self.padding)
 
 
-class MaqdLinear(_MaqdWeight):
+class MaqdLinear(MaqdWeight):
     """Linear layer with M-state weights, no bias: ``[N, in] -> [N, out]`` in float32."""
 
     def __init__(

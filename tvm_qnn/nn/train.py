@@ -19,6 +19,7 @@ from tvm_qnn.errors import ModelError
 from tvm_qnn.nn import checkpoint
 from tvm_qnn.nn.checkpoint import Epoch, Recipe
 from tvm_qnn.nn.data import Images
+from tvm_qnn.nn.muon import Muon
 
 Report = Callable[[int, int, int], None]
 """Called after every step with (epoch, steps done in it, steps in it)."""
@@ -120,6 +121,8 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     ]
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(listed)
+    if recipe.optimizer == "muon":
+        return Muon(listed, momentum=recipe.momentum)
     return torch.optim.SGD(listed, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
 
 
