@@ -34,11 +34,14 @@ class TensorInfo:
         name: as in the model file.
         shape: fixed sizes, outermost first.
         dtype: name of the numpy dtype; 4-bit and 2-bit codes are stored as uint8 or int8.
+        bounds: lowest and highest integer that means something to the model (words of a dictionary,
+            codes of a format), where that is less than the whole dtype.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    bounds: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         return f"{self.name!r} {self.dtype} {list(self.shape)}"
@@ -98,7 +101,7 @@ def joined(parts: Sequence[Array]) -> Array:
 
 
 def random_arrays(infos: Sequence[TensorInfo], seed: int = 0) -> dict[str, Array]:
-    """Return standard normal float32 arrays, and integers of their whole range."""
+    """Return standard normal float32 arrays, and integers of their bounds or whole range."""
     rng = np.random.default_rng(seed)
     arrays: dict[str, Array] = {}
     for info in infos:
@@ -106,9 +109,8 @@ def random_arrays(infos: Sequence[TensorInfo], seed: int = 0) -> dict[str, Array
             arrays[info.name] = rng.standard_normal(info.shape).astype(np.float32)
         else:
             ends = np.iinfo(info.dtype)
-            arrays[info.name] = rng.integers(
-                ends.min, ends.max, info.shape, dtype=info.dtype, endpoint=True
-            )
+            low, high = info.bounds or (ends.min, ends.max)
+            arrays[info.name] = rng.integers(low, high, info.shape, dtype=info.dtype, endpoint=True)
     return arrays
 
 
@@ -141,6 +143,8 @@ def batches(infos: Sequence[TensorInfo], arrays: Mapping[str, Array]) -> Iterato
                 f"input {info.name!r}: shape {list(array.shape)}, {list(info.shape)} or a multiple "
                 "of its first dimension is needed"
             )
+        if info.bounds is not None:
+            _check_bounds(info, array)
         counts.add(array.shape[0] // rows if array.ndim else 1)
     if len(counts) > 1:
         raise InputError(f"the inputs hold different numbers of batches: {sorted(counts)}")
@@ -153,3 +157,14 @@ def batches(infos: Sequence[TensorInfo], arrays: Mapping[str, Array]) -> Iterato
             )
             for info in infos
         }
+
+
+def _check_bounds(info: TensorInfo, array: Array) -> None:
+    assert info.bounds is not None
+    low, high = info.bounds
+    wrong = array[(array < low) | (array > high)]
+    if wrong.size:
+        raise InputError(
+            f"input {info.name!r}: {wrong.flat[0]} lies outside of {low}..{high}, what the model "
+            "gives a meaning to; use its own dictionary or format"
+        )

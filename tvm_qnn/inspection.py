@@ -13,9 +13,14 @@ from tvm_qnn._tvm import relax
 from tvm_qnn.frontend import Imported
 from tvm_qnn.ops import attrs_of, codes_of, is_op, shape_of
 from tvm_qnn.passes.lower import EPILOGUES
-from tvm_qnn.passes.lower_codebook import codebook_work
 from tvm_qnn.passes.rewrite import calls, name_of
-from tvm_qnn.passes.workloads import CONVOLUTIONS, work_of
+from tvm_qnn.passes.workloads import (
+    CODEBOOK,
+    CONVOLUTIONS,
+    KERNELS,
+    codebook_work_of,
+    work_of,
+)
 from tvm_qnn.schedules.family import Refusal
 from tvm_qnn.spec import packed_bytes
 from tvm_qnn.targets import Target
@@ -66,6 +71,7 @@ class Inspection:
         rows: the operators in order, data movement left out.
         refusals: what stays float, why, and what would help.
         float_weight_bytes: bytes of the same weights in float32.
+        notes: what else the import tells, one line each.
     """
 
     model: str
@@ -73,6 +79,7 @@ class Inspection:
     rows: tuple[Row, ...]
     refusals: tuple[Refusal, ...]
     float_weight_bytes: int
+    notes: tuple[str, ...] = ()
 
     @property
     def weight_bytes(self) -> int:
@@ -102,7 +109,7 @@ def inspect_module(
         rows.append(row)
         weights += count
     named = tuple(Refusal(source_name(r.node, imported), r.reason, r.remedy) for r in refusals)
-    return Inspection(imported.name, target.name, tuple(rows), named, 4 * weights)
+    return Inspection(imported.name, target.name, tuple(rows), named, 4 * weights, imported.notes)
 
 
 def source_name(name: str, imported: Imported) -> str:
@@ -126,7 +133,7 @@ def _epilogues(mod: Any) -> dict[str, tuple[str, Any]]:
     return {
         name: read_by[0]
         for name, call in calls(mod)
-        if is_op(call, *CONVOLUTIONS)
+        if is_op(call, *KERNELS)
         and len(read_by := readers.get(name, [])) == 1
         and is_op(read_by[0][1], *EPILOGUES)
     }
@@ -152,16 +159,15 @@ def _row(name: str, call: Any) -> tuple[Row | None, int]:
             attrs.get("why", ""),
         )  # fmt: skip
         return row, count
-    if is_op(call, "qnn.codebook_conv2d"):
-        work = codebook_work(call)
-        values = shape_of(call.args[2])[1]
-        count = math.prod(work.weight_shape) // values
-        bits = max(1, (values - 1).bit_length())
+    if is_op(call, CODEBOOK):
+        attrs = attrs_of(call)
+        book = codebook_work_of(call)
+        conv, values = book.conv, book.values
+        count = math.prod(conv.weight_shape)
         row = Row(
-            name, work.kind, shape, bits, work.x.bits, values, work.macs // values,
-            packed_bytes(count, bits) + 4 * values * shape_of(call.args[2])[0],
-            f"q{work.kind}_m{values}a{work.x.bits}", "",
-            "integer sums for each representation value, combined once",
+            name, conv.kind, shape, conv.w.bits, conv.x.bits, values, conv.macs,
+            packed_bytes(count, conv.w.bits) + 4 * values * book.rows,
+            book.name(attrs.get("kernel", "")), "", attrs.get("why", ""),
         )  # fmt: skip
         return row, count
     if operator in _MOVES or operator == "qnn.pack":

@@ -172,7 +172,10 @@ def _tensor_info(item: Any) -> TensorInfo:
     _expect(isinstance(name, str) and name != "", "a tensor has no name")
     _expect(_all(shape, _is_size), f"the shape of {name!r} is no list of sizes")
     _expect(dtype in DTYPES, f"{name!r} has dtype {dtype}, none of {sorted(DTYPES)}")
-    return TensorInfo(name, tuple(int(size) for size in shape), dtype)
+    bounds = item.get("bounds")
+    _expect(bounds is None or _is_interval(bounds), f"the bounds of {name!r} are no interval")
+    bounds = None if bounds is None else (int(bounds[0]), int(bounds[1]))
+    return TensorInfo(name, tuple(int(size) for size in shape), dtype, bounds)
 
 
 def _mapping(data: dict[str, Any], key: str) -> dict[str, Any]:
@@ -187,6 +190,11 @@ def _expect(condition: bool, message: str) -> None:
 
 def _all(values: Any, check: Callable[[Any], bool]) -> bool:
     return isinstance(values, list) and all(check(value) for value in values)
+
+
+def _is_interval(value: Any) -> bool:
+    whole = _all(value, lambda v: isinstance(v, int) and not isinstance(v, bool))
+    return whole and len(value) == 2 and value[0] <= value[1]
 
 
 def _is_size(value: Any) -> bool:

@@ -93,7 +93,9 @@ def print_inspection(inspection: Inspection, as_json: bool = False) -> None:
 
 
 def print_refusals(console: Console, inspection: Inspection) -> None:
-    """Name what stays float, why, and what would help."""
+    """Name what stays float, why, and what would help, behind what the import tells."""
+    for note in inspection.notes:
+        console.print(note, highlight=False, markup=False)
     if not inspection.refusals:
         console.print("Every operator that could be an integer operator is one.")
         return

@@ -31,7 +31,7 @@ def check_model(model: ModelProto, name: str) -> int:
 
     Raises:
         ModelError: The model has no graph, no opset, or no nodes.
-        UnsupportedError: Its versions are too old or too new, or it defines functions.
+        UnsupportedError: Its versions are too old or too new.
     """
     if not model.HasField("graph"):
         raise ModelError(f"{name}: the model holds no graph; export it again")
@@ -50,12 +50,6 @@ def check_model(model: ModelProto, name: str) -> int:
         raise UnsupportedError(
             f"{name}: IR version {model.ir_version} is not supported, at least {_OLDEST_IR} is "
             "needed; export the model again"
-        )
-    if model.functions:
-        raise UnsupportedError(
-            f"{name}: the model defines functions of its own "
-            f"({quoted(model.functions[0].name)}, ...); inline them with "
-            "onnx.inliner.inline_local_functions"
         )
     if not model.graph.node:
         raise ModelError(f"{name}: the graph holds no nodes; export the model again")

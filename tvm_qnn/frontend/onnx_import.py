@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from tvm_qnn._tvm import relax
-from tvm_qnn.errors import ModelError
+from tvm_qnn.errors import ModelError, UnsupportedError
 from tvm_qnn.frontend import onnx_quant as quant
 from tvm_qnn.frontend import onnx_simple as simple
+from tvm_qnn.frontend.bounds import input_bounds
 from tvm_qnn.frontend.names import with_names
 from tvm_qnn.frontend.onnx_check import advice_for, check_graph, check_model
+from tvm_qnn.frontend.onnx_functions import Resolved, resolve
 from tvm_qnn.frontend.onnx_graph import (
     Node,
     Value,
@@ -27,7 +30,6 @@ from tvm_qnn.frontend.onnx_load import STORAGE, array_of, type_name
 from tvm_qnn.frontend.onnx_qoperator import MICROSOFT
 from tvm_qnn.frontend.onnx_table import CONVERTERS, FOLDED
 from tvm_qnn.frontend.record import (
-    INPUT_DTYPES,
     Imported,
     Problems,
     Refused,
@@ -40,8 +42,12 @@ from tvm_qnn.frontend.record import (
 )
 from tvm_qnn.ops import shape_of
 
-INPUT_KINDS = (TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT8)
+INPUT_KINDS = (
+    TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT8, TensorProto.INT16, TensorProto.INT32,
+    TensorProto.INT64,
+)  # fmt: skip
 
+_INPUTS = ", ".join(STORAGE[kind] for kind in INPUT_KINDS)
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -59,7 +65,8 @@ def import_onnx(
     opset = check_model(model, plain(name))
     try:
         with quiet():
-            return _Importer(model.graph, plain(name), folder, opset, batch).run()
+            resolved = resolve(model, plain(name))
+            return _Importer(resolved, plain(name), folder, opset, batch).run()
     except (Refused, RecursionError, MemoryError, UnicodeError) as error:
         raise ModelError(f"{plain(name)}: damaged model ({reason_of(error)})") from None
 
@@ -68,9 +75,10 @@ class _Importer:
     """State of one import: values by name, and the module under construction."""
 
     def __init__(
-        self, graph: GraphProto, name: str, folder: Path | None, opset: int, batch: int | None
+        self, resolved: Resolved, name: str, folder: Path | None, opset: int, batch: int | None
     ) -> None:
-        self.graph, self.name, self.folder = graph, name, folder
+        self.graph, self.name, self.folder = resolved.model.graph, name, folder
+        self.functions, self.notes = resolved.converters, resolved.notes
         self.opset, self.batch = opset, batch
         self.values: dict[str, Value] = {}
         self.problems = Problems()
@@ -98,16 +106,27 @@ class _Importer:
                 # TVM wants its blocks ended, also where the module is thrown away.
                 result = self.bb.emit_output(self._result())
             self.bb.emit_func_output(result)
-        self.problems.raise_if_any(self.name)
+        self._raise_if_any()
+        bounds = input_bounds(self.bb.get()["main"])
         module, names = with_names(self.bb.finalize(), self.sources)
         return Imported(
             module=module,
-            inputs=tuple(self._described(i) for i in wanted),
+            inputs=tuple(
+                replace(self._described(i), bounds=b) for i, b in zip(wanted, bounds, strict=True)
+            ),
             outputs=tuple(self._described(i) for i in self.graph.output),
             name=self.name,
             source="onnx",
             names=names,
+            notes=self.notes,
         )
+
+    def _raise_if_any(self) -> None:
+        """Raise what was found; where functions were inlined, that may be why."""
+        try:
+            self.problems.raise_if_any(self.name)
+        except UnsupportedError as error:
+            raise UnsupportedError("; ".join([str(error), *self.notes])) from None
 
     def _guard(self, where: str, step: Callable[[Any], None], item: Any) -> None:
         try:
@@ -135,7 +154,7 @@ class _Importer:
         found = info.type.tensor_type
         if found.elem_type not in INPUT_KINDS:
             raise Refused(
-                f"has type {type_name(found.elem_type)}; only {', '.join(INPUT_DTYPES)} inputs are "
+                f"has type {type_name(found.elem_type)}; only {_INPUTS} inputs are "
                 "supported; export or convert the model to float32"
             )
         if not found.HasField("shape"):
@@ -163,7 +182,8 @@ class _Importer:
 
     def _node(self, proto: NodeProto) -> None:
         operator = operator_of(proto)
-        if operator not in CONVERTERS and operator not in FOLDED:
+        converter = self.functions.get(operator) or CONVERTERS.get(operator)
+        if converter is None and operator not in FOLDED:
             self.problems.add_unknown(operator, name_of(proto), advice_for(operator))
             return
         attrs = attributes(proto)
@@ -174,15 +194,15 @@ class _Importer:
         if not all(known_inputs):
             # The root of the trouble is reported already.
             return
-        # ONNX knows nothing of the operators of ONNX Runtime; their converters find the types.
-        foreign = proto.domain == MICROSOFT
+        # ONNX knows nothing of these operators; their converters find the types.
+        foreign = proto.domain == MICROSOFT or operator in self.functions
         outputs: list[Value | None] = [None] * len(proto.output)
         if not foreign:
             outputs = infer(proto, inputs, self.opset)
         name = name_of(proto)
         node = Node(proto, name, inputs, outputs, attrs, self.opset, self.bb, self.sources)
         try:
-            self._define(proto, self._converted(node))
+            self._define(proto, self._converted(node, converter))
         except Refused:
             # Where the types are known, the nodes below can be checked as well.
             self._define(proto, [v and Value(v.kind, v.shape, _unknown(v)) for v in outputs])
@@ -193,13 +213,14 @@ class _Importer:
             if output and value is not None:
                 self.values[output] = value
 
-    def _converted(self, node: Node) -> list[Value | None]:
+    def _converted(self, node: Node, converter: Callable[[Node], Any] | None) -> list[Value | None]:
         folded = simple.fold(node)
         if folded is not None:
             return list(folded)
-        node.need(node.op not in FOLDED, "its result depends on data; only constants are supported")
+        if converter is None:
+            raise Refused("its result depends on data; only constants are supported")
         try:
-            found = CONVERTERS[operator_of(node.proto)](node)
+            found = converter(node)
             if isinstance(found, Value):
                 if isinstance(found.expr, relax.Call):
                     found.expr = _typed(node.emit(found.expr), found).expr

@@ -35,6 +35,7 @@ class Imported:
         name: Name of the network.
         source: "onnx", "torch" or "relax".
         names: Source node of every binding: name of the Relax variable -> name of the node.
+        notes: What a user should know of the import, one line each.
     """
 
     module: Any
@@ -43,6 +44,7 @@ class Imported:
     name: str
     source: str
     names: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 class Refused(Exception):  # noqa: N818 (not an error that leaves this package)
