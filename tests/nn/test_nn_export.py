@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch", reason="needs tvm-qnn[torch]")
 pytest.importorskip("onnxruntime", reason="needs tvm-qnn[onnx]")
 
 from tvm_qnn.errors import ModelError  # noqa: E402
-from tvm_qnn.nn import check, export  # noqa: E402
+from tvm_qnn.nn import check, export, maqd_check  # noqa: E402
 from tvm_qnn.nn.checkpoint import Recipe  # noqa: E402
 from tvm_qnn.nn.models import MaqdConfig, MaqdNet, maqd_fashion_net  # noqa: E402
 from tvm_qnn.nn.networks import build  # noqa: E402
@@ -115,14 +115,14 @@ def test_large_pool_uses_the_whole_8_bit_range():
 
 def test_margin_sees_a_tie():
     net = lively(MaqdConfig(8, 1, (4, 4), (1, 2), 3))
-    assert check.rounding_margin(net) > 0
+    assert maqd_check.rounding_margin(net) > 0
     with torch.no_grad():
         norm = net.blocks[1].norm
         norm.running_mean.zero_()
         norm.running_var.fill_(1 - 1e-5)
         norm.gain.fill_(0.5)
         norm.bias.zero_()
-    assert check.rounding_margin(net) == pytest.approx(0, abs=1e-6)
+    assert maqd_check.rounding_margin(net) == pytest.approx(0, abs=1e-6)
 
 
 def test_too_many_states_and_bad_batch_are_refused(tmp_path):

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from tvm_qnn.errors import ModelError, QnnError
-from tvm_qnn.nn.models import MaqdNet
 from tvm_qnn.nn.train import logits
 
 
@@ -89,30 +87,3 @@ def compare(net: nn.Module, path: Path, images: np.ndarray) -> Agreement:
         smallest_margin=float((top[:, 1] - top[:, 0]).min()),
         runtime_labels=found.argmax(axis=1),
     )
-
-
-def rounding_margin(net: MaqdNet) -> float:
-    """How far every reachable pre-activation stays from a rounding tie, in quantization steps.
-
-    Takes every convolution's whole accumulator range, channel by channel, through the affine map
-    in float64. While the margin exceeds the rounding error of float32 (about 1e-6 steps), every
-    way to evaluate normalization and quantizer gives the same codes: multiply and add, fused
-    multiply-add, or batch normalization in any order.
-    """
-    smallest, scale, top = np.inf, net.image.scale, 255
-    for block in net.each_block():
-        with torch.no_grad():
-            codes = block.conv.weight_codes().double().flatten(1).numpy()
-            factor, offset = (part.double().numpy() for part in block.norm.affine())
-        quantizer = block.activation.quantizer
-        unit = scale / quantizer.step
-        for channel in range(len(codes)):
-            low = top * codes[channel].clip(max=0).sum()
-            high = top * codes[channel].clip(min=0).sum()
-            steps = factor[channel] * unit * np.arange(low, high + 1) + (
-                offset[channel] / quantizer.step
-            )
-            ties = np.clip(np.floor(steps), 0, quantizer.states - 2) + 0.5
-            smallest = min(smallest, float(np.abs(steps - ties).min()))
-        scale, top = 1.0, quantizer.states - 1
-    return smallest

@@ -21,6 +21,8 @@ OPSET = 21
 IR_VERSION = 10
 EXPORTERS = {
     "maqd": "tvm_qnn.nn.maqd_export",
+    "maqd-vgg": "tvm_qnn.nn.maqd_network_export",
+    "maqd-resnet": "tvm_qnn.nn.maqd_network_export",
     "mqnn": "tvm_qnn.nn.mqnn_export",
 }
 """Module of every kind of network with ``to_onnx(net, batch)`` and ``describe(net)``."""

@@ -6,14 +6,17 @@ every convolution after the first sums integers and any correct runtime gives th
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import onnx
 import torch
+from torch import Tensor, nn
 
 from tvm_qnn.errors import ModelError
-from tvm_qnn.nn.check import rounding_margin
 from tvm_qnn.nn.export import Description, Graph
 from tvm_qnn.nn.maqd import EPSILON, LayerBatchNorm, MaqdActivation, MaqdConv2d, MaqdLinear
+from tvm_qnn.nn.maqd_check import rounding_margin
 from tvm_qnn.nn.models import MaqdNet
 
 SOURCE = (
@@ -41,15 +44,15 @@ class MaqdGraph(Graph):
         ]
         return self.node("DequantizeLinear", f"{name}_dequantize", parts)
 
-    def norm(self, name: str, x: str, layer: LayerBatchNorm, output: str = "") -> str:
-        """Layer-batch norm as BatchNormalization whose channels share one mean and variance."""
-        channels = layer.gain.shape
-        parts = {
-            "gain": layer.gain,
-            "bias": layer.bias,
-            "mean": layer.running_mean.expand(channels),
-            "variance": layer.running_var.expand(channels),
-        }
+    def norm(
+        self, name: str, x: str, layer: LayerBatchNorm | nn.BatchNorm2d, output: str = ""
+    ) -> str:
+        """BatchNormalization; in layer-batch norm all channels share one mean and variance."""
+        gain = layer.gain if isinstance(layer, LayerBatchNorm) else layer.weight
+        statistics = cast("tuple[Tensor, Tensor]", (layer.running_mean, layer.running_var))
+        parts = {"gain": gain, "bias": layer.bias}
+        for key, value in zip(("mean", "variance"), statistics, strict=True):
+            parts[key] = value.expand(gain.shape)
         names = [
             self.constant(f"{name}_{key}", value.detach().numpy()) for key, value in parts.items()
         ]
