@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 
 from tvm_qnn._tvm import relax
 from tvm_qnn.ops import attrs_of, build, codes_of, is_op, shape_of
-from tvm_qnn.ops.workload import ConvWork, Epilogue
-from tvm_qnn.passes.lower_codebook import lower_codebook
+from tvm_qnn.ops.workload import CodebookWork, ConvWork, Epilogue
 from tvm_qnn.passes.lower_pointwise import lower_pointwise
 from tvm_qnn.passes.rewrite import Rewriter, add_function, constant, rewrite
-from tvm_qnn.passes.workloads import CONVOLUTIONS, work_of
-from tvm_qnn.schedules import family
+from tvm_qnn.passes.workloads import CODEBOOK, CONVOLUTIONS, KERNELS, codebook_work_of, work_of
+from tvm_qnn.schedules import codebook_epilogue, family
 from tvm_qnn.schedules.epilogue import output_type
 from tvm_qnn.schedules.family import Kernel
 from tvm_qnn.spec import Codes, pack_stream
@@ -42,17 +41,14 @@ class Weights:
     Attributes:
         operator: its name.
         kernel: the kernel.
-        work: what it computes.
+        work: the convolution that it computes, None for what is no convolution.
         stream: dense bit stream of the codes.
-        expansion: makes the stream that the kernel wants of the stored one: a PrimFunc and the
-            bytes of its result; None where they are the same.
     """
 
     operator: str
     kernel: Kernel
-    work: ConvWork
+    work: ConvWork | CodebookWork | None
     stream: NDArray[np.uint8]
-    expansion: tuple[Any, int] | None
 
 
 @dataclass
@@ -63,12 +59,12 @@ class Prepared:
     variables: list[Any] = field(default_factory=list)
 
     def add(
-        self, operator: str, kernel: Kernel, work: ConvWork, weights: NDArray[Any], codes: Codes,
-        expansion: tuple[Any, int] | None = None,
+        self, operator: str, kernel: Kernel, work: ConvWork | CodebookWork | None,
+        weights: NDArray[Any], codes: Codes,
     ) -> Any:  # fmt: skip
         """Register weight codes of range ``codes`` and return their argument of ``main``."""
         kind = relax.TensorType(list(kernel.packed_shape), kernel.packed_dtype)
-        self.weights.append(Weights(operator, kernel, work, pack_stream(weights, codes), expansion))
+        self.weights.append(Weights(operator, kernel, work, pack_stream(weights, codes)))
         self.variables.append(relax.Var(f"w{len(self.variables)}", kind))
         return self.variables[-1]
 
@@ -79,13 +75,13 @@ class Lowered:
 
     Attributes:
         module: functions ``main`` and ``prepare``.
-        kernels: for each convolution, by the name of its operator: the kernel's name, the work, the
-            bytes of packed weights.
+        kernels: for each operator with weights, by its name: the kernel's name, the work (None for
+            what is no convolution), the bytes of packed weights.
         prepared: number of extra arguments of ``main``.
     """
 
     module: Any
-    kernels: dict[str, tuple[str, ConvWork, int]]
+    kernels: dict[str, tuple[str, ConvWork | CodebookWork | None, int]]
     prepared: int
 
     @property
@@ -99,10 +95,15 @@ def lower(mod: Any, target: Target) -> Lowered:
     prepared = Prepared()
 
     def visit(rewriter: Rewriter, call: Any, name: str) -> Any:
-        if is_op(call, *CONVOLUTIONS):
-            return None if _taken_later(rewriter) else convolution(rewriter, call, [], name)
+        if is_op(call, *KERNELS):
+            if _taken_later(rewriter):
+                return None
+            make = codebook if is_op(call, CODEBOOK) else convolution
+            return make(rewriter, call, [], name)
         if is_op(call, *EPILOGUES):
-            source = rewriter.defined_by(call.args[0], *CONVOLUTIONS)
+            source = rewriter.defined_by(call.args[0], *KERNELS)
+            if source is not None and is_op(source, CODEBOOK):
+                return codebook(rewriter, source, [call], name)
             if source is not None:
                 if rewriter.used_only_by("qnn.pack") and not is_op(call, "qnn.affine"):
                     return None
@@ -112,8 +113,6 @@ def lower(mod: Any, target: Target) -> Lowered:
             if epilogue is not None:
                 source = rewriter.defined_by(epilogue.args[0], *CONVOLUTIONS)
                 return convolution(rewriter, source, [epilogue, call], name)
-        if is_op(call, "qnn.codebook_conv2d"):
-            return lower_codebook(rewriter, call, name, target, prepared)
         return lower_pointwise(rewriter, call)
 
     def convolution(rewriter: Rewriter, call: Any, after: list[Any], name: str) -> Any:
@@ -139,6 +138,23 @@ def lower(mod: Any, target: Target) -> Lowered:
         if list(shape) == shape_of(result):
             return y
         return relax.op.reshape(rewriter.emit(y, f"{name}_image"), shape_of(result))
+
+    def codebook(rewriter: Rewriter, call: Any, after: list[Any], name: str) -> Any:
+        index, table = constant(call.args[1]), constant(call.args[2])
+        assert index is not None
+        assert table is not None
+        work = codebook_work_of(call).with_epilogue(_epilogue(after))
+        kernel = family(attrs_of(call)["kernel"], codebook=True).build(work, target, index)
+        arguments = [
+            call.args[0],
+            prepared.add(name, kernel, work, index, work.conv.w),
+            *[build.const(c, "int32") for c in kernel.constants],
+            build.const(np.ascontiguousarray(table.T), "float32"),
+            *(_parameters(after[0], work.conv.out_channels) if after else []),
+        ]
+        function = rewriter.function(kernel.func, kernel.name)
+        out = codebook_epilogue.output_type(work)
+        return relax.call_tir(function, arguments, relax.TensorType(*out))
 
     module = rewrite(mod, visit, prepared.variables)
     kernels = {w.operator: (w.kernel.name, w.work, w.stream.nbytes) for w in prepared.weights}
@@ -193,11 +209,6 @@ def _with_prepare(mod: Any, prepared: Prepared) -> Any:
         results = []
         for weights, variable in zip(prepared.weights, prepared.variables, strict=True):
             source = build.const(weights.stream, "uint8")
-            if weights.expansion is not None:
-                func, size = weights.expansion
-                first = add_function(builder, func, "qnn_codebook_indicators")
-                expanded = relax.TensorType([size], "uint8")
-                source = builder.emit(relax.call_tir(first, [source], expanded))
             kernel = weights.kernel
             function = add_function(builder, kernel.prepare, f"{kernel.name}_weights")
             results.append(builder.emit(relax.call_tir(function, [source], variable.ty)))

@@ -162,11 +162,6 @@ def _conv2d(rewriter: Rewriter, call: Any, name: str) -> Any:
 def _codebook_conv2d(nhwc: Any, ohwi: Any, x: QType, w: QType, geometry: dict[str, Any]) -> Any:
     if w.codebook is None or (len(w.codebook) > 1 and w.axis != 0):
         raise _RefusedError("its codebook varies along an inner axis", "use axis 0")
-    if geometry["groups"] > 1:
-        raise _RefusedError(
-            "a grouped convolution with a codebook has no integer form",
-            "use weights that are multiples of a scale, or groups=1",
-        )
     table = np.asarray(w.codebook, np.float32)
     return make(
         "qnn.codebook_conv2d",

@@ -1,8 +1,8 @@
 """Choose a kernel family for each integer convolution and matrix product.
 
-Matches ``qnn.conv2d`` and ``qnn.dense``, and writes the attributes ``kernel`` and ``why``. The
-family with the lowest analytic cost among those that support the work is taken, unless one is asked
-for.
+Matches ``qnn.conv2d``, ``qnn.dense`` and ``qnn.codebook_conv2d``, and writes the attributes
+``kernel`` and ``why``. The family with the lowest analytic cost among those that support the work
+is taken, unless one is asked for.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 
 from tvm_qnn.errors import TargetError
 from tvm_qnn.ops import attrs_of, is_op, make
-from tvm_qnn.ops.workload import ConvWork
+from tvm_qnn.ops.workload import CodebookWork, ConvWork
 from tvm_qnn.passes.rewrite import Rewriter, rewrite
-from tvm_qnn.passes.workloads import CONVOLUTIONS, work_of
+from tvm_qnn.passes.workloads import CODEBOOK, KERNELS, codebook_work_of, work_of
 from tvm_qnn.schedules import Family, candidates
 from tvm_qnn.targets.record import Target
 
 
-def ranked(name: str, work: ConvWork, target: Target) -> list[tuple[Family, float]]:
+def ranked(name: str, work: ConvWork | CodebookWork, target: Target) -> list[tuple[Family, float]]:
     """Return the families that can do the work of operator ``name``, the cheapest first.
 
     Raises:
@@ -44,9 +44,10 @@ def select_kernels(mod: Any, target: Target, lowering: str = "auto") -> Any:
     """
 
     def visit(_rewriter: Rewriter, call: Any, name: str) -> Any:
-        if not is_op(call, *CONVOLUTIONS):
+        if not is_op(call, *KERNELS):
             return None
-        possible = ranked(name, work_of(call), target)
+        work = codebook_work_of(call) if is_op(call, CODEBOOK) else work_of(call)
+        possible = ranked(name, work, target)
         wanted = [entry for entry in possible if entry[0].name == lowering]
         family, cost = wanted[0] if wanted else possible[0]
         why = f"{cost:.3g} cycles by the cost table"

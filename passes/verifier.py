@@ -8,6 +8,7 @@ from tvm_qnn._tvm import relax
 from tvm_qnn.errors import VerifyError
 from tvm_qnn.ops import attrs_of, codes_of, is_op
 from tvm_qnn.passes.rewrite import calls, constant
+from tvm_qnn.passes.workloads import CODEBOOK, KERNELS, codebook_work_of
 
 FORBIDDEN: dict[str, tuple[str, ...]] = {
     "canonicalize": ("relax.quantize", "relax.dequantize"),
@@ -36,7 +37,7 @@ def verify_module(mod: Any, phase: str) -> None:
             raise VerifyError(f"after {phase}: {name} is still {call.op.name}")
         if is_op(call, *FORBIDDEN.get(phase, ())):
             raise VerifyError(f"after {phase}: {name} is still {call.op.name}")
-        chosen = not is_op(call, "qnn.conv2d", "qnn.dense") or "kernel" in attrs_of(call)
+        chosen = not is_op(call, *KERNELS) or "kernel" in attrs_of(call)
         if phase == "select_kernels" and not chosen:
             raise VerifyError(f"after {phase}: {name} has no kernel")
         _constants_in_range(phase, name, call)
@@ -45,6 +46,8 @@ def verify_module(mod: Any, phase: str) -> None:
 def _constants_in_range(phase: str, name: str, call: Any) -> None:
     if is_op(call, "qnn.conv2d", "qnn.dense"):
         values, codes = constant(call.args[1]), codes_of(attrs_of(call), "w_")
+    elif is_op(call, CODEBOOK):
+        values, codes = constant(call.args[1]), codebook_work_of(call).conv.w
     elif is_op(call, "qnn.dequantize"):
         values, codes = constant(call.args[0]), codes_of(attrs_of(call))
     else:

@@ -7,10 +7,14 @@ from typing import Any
 import numpy as np
 
 from tvm_qnn.ops import attrs_of, codes_of, is_op, shape_of
-from tvm_qnn.ops.workload import ConvWork
+from tvm_qnn.ops.workload import CodebookWork, ConvWork
 from tvm_qnn.passes.rewrite import Rewriter
+from tvm_qnn.spec import Codes
 
 CONVOLUTIONS = ("qnn.conv2d", "qnn.dense")
+CODEBOOK = "qnn.codebook_conv2d"
+KERNELS = (*CONVOLUTIONS, CODEBOOK)
+"""Operators whose kernel is chosen among families."""
 
 
 def work_of(call: Any) -> ConvWork:
@@ -38,6 +42,23 @@ def work_of(call: Any) -> ConvWork:
         groups=attrs["groups"],
         **common,
     )  # fmt: skip
+
+
+def codebook_work_of(call: Any) -> CodebookWork:
+    """Return the work of a ``qnn.codebook_conv2d`` call, without its epilogue."""
+    attrs = attrs_of(call)
+    x, w, table = (shape_of(a) for a in call.args)
+    conv = ConvWork(
+        x[0], x[1], x[2], x[3], w[0], (w[1], w[2]),
+        x=codes_of(attrs, "x_"),
+        w=Codes(0, table[1] - 1),
+        strides=tuple(attrs["strides"]),
+        padding=tuple(attrs["padding"]),
+        dilation=tuple(attrs["dilation"]),
+        groups=attrs["groups"],
+        x_zero=attrs["x_zero"],
+    )  # fmt: skip
+    return CodebookWork(conv, table[0])
 
 
 def accumulator_range(rewriter: Rewriter, expr: Any) -> tuple[int, int] | None:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from tvm_qnn.ops.workload import ConvWork
+from typing import Any
+
+from tvm_qnn.ops.workload import CodebookWork, ConvWork
 from tvm_qnn.schedules import dot_x86
 from tvm_qnn.schedules.architecture import ByArchitecture
 from tvm_qnn.schedules.arm_bitserial import ArmBitSerial
 from tvm_qnn.schedules.arm_depthwise import ArmDepthwise
 from tvm_qnn.schedules.arm_dot import ArmDot
 from tvm_qnn.schedules.bitserial import BitSerial
+from tvm_qnn.schedules.codebook import Indicators
+from tvm_qnn.schedules.codebook_taps import Taps
 from tvm_qnn.schedules.depthwise import Depthwise
 from tvm_qnn.schedules.dot import Dot
 from tvm_qnn.schedules.family import Family, Kernel, Refusal
 from tvm_qnn.schedules.reference import Reference
 from tvm_qnn.targets.record import Target
 
-__all__ = ["FAMILIES", "Family", "Kernel", "Refusal", "candidates", "family"]
+__all__ = ["CODEBOOK_FAMILIES", "FAMILIES", "Family", "Kernel", "Refusal", "candidates", "family"]
 
-FAMILIES: tuple[Family, ...] = (
+_INTEGER: tuple[Any, ...] = (
     ByArchitecture("bitserial", {"x86_64": (BitSerial(),), "aarch64": (ArmBitSerial(),)}),
     ByArchitecture(
         "dot",
@@ -28,19 +32,31 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Reference(),
 )
-"""All families; a new one is a file and an entry here."""
+FAMILIES: tuple[Family, ...] = _INTEGER
+"""All families of integer convolutions; a new one is a file and an entry here."""
 
 
-def family(name: str) -> Family:
-    """Return the family of a name.
+CODEBOOK_FAMILIES: tuple[Family, ...] = (Taps(), *(Indicators(f) for f in _INTEGER))
+"""All families of convolutions with codebook weights: by adding taps, or by indicator weights."""
+
+
+def families(work: ConvWork | CodebookWork) -> tuple[Family, ...]:
+    """Return the families for a kind of work."""
+    return CODEBOOK_FAMILIES if isinstance(work, CodebookWork) else FAMILIES
+
+
+def family(name: str, *, codebook: bool = False) -> Family:
+    """Return the family of a name, of integer convolutions or of those with codebook weights.
 
     Raises:
         KeyError: for an unknown name.
     """
-    return {f.name: f for f in FAMILIES}[name]
+    return {f.name: f for f in (CODEBOOK_FAMILIES if codebook else FAMILIES)}[name]
 
 
-def candidates(work: ConvWork, target: Target) -> tuple[list[tuple[Family, float]], list[Refusal]]:
+def candidates(
+    work: ConvWork | CodebookWork, target: Target
+) -> tuple[list[tuple[Family, float]], list[Refusal]]:
     """Ask all families.
 
     Returns:
@@ -49,7 +65,7 @@ def candidates(work: ConvWork, target: Target) -> tuple[list[tuple[Family, float
     """
     able: list[tuple[Family, float]] = []
     refusals: list[Refusal] = []
-    for candidate in FAMILIES:
+    for candidate in families(work):
         refused = candidate.supports(work, target)
         if refused is None:
             able.append((candidate, candidate.cycles(work, target)))

@@ -21,22 +21,26 @@ def stream_indices(stream: Any, shape: tuple[int, ...], bits: int) -> Any:
     Returns:
         a tensor expression, uint8 for up to 8 bits, else int32.
     """
-    last = int(stream.shape[0]) - 1
 
     def read(*position: Any) -> Any:
         flat = tirx.const(0, "int32")
         for extent, i in zip(shape, position, strict=True):
             flat = flat * extent + i
-        byte, shift = tirx.floordiv(flat * bits, 8), tirx.floormod(flat * bits, 8)
-        value = stream[byte].astype("int32")
-        # A code starts at any bit when its size does not divide a byte.
-        spans = 1 if bits in (1, 2, 4, 8) else ceil_div(7 + bits, 8)
-        for k in range(1, spans):
-            value = value | (stream[tirx.min(byte + k, last)].astype("int32") << (8 * k))
-        value = (value >> shift) & (2**bits - 1)
-        return value.astype("uint8" if bits <= 8 else "int32")
+        return stream_index(stream, flat, bits).astype("uint8" if bits <= 8 else "int32")
 
     return te.compute(shape, read, name="indices")
+
+
+def stream_index(stream: Any, place: Any, bits: int) -> Any:
+    """Return index number ``place`` of a stream (``spec.pack_stream``), int32."""
+    last = int(stream.shape[0]) - 1
+    byte, shift = tirx.floordiv(place * bits, 8), tirx.floormod(place * bits, 8)
+    value = stream[byte].astype("int32")
+    # A code starts at any bit when its size does not divide a byte.
+    spans = 1 if bits in (1, 2, 4, 8) else ceil_div(7 + bits, 8)
+    for k in range(1, spans):
+        value = value | (stream[tirx.min(byte + k, last)].astype("int32") << (8 * k))
+    return (value >> shift) & (2**bits - 1)
 
 
 def prepare_func(
@@ -53,6 +57,13 @@ def prepare_func(
     o, kh, kw, c = work.weight_shape
     stream = te.placeholder((packed_bytes(o * kh * kw * c, work.w.bits),), "uint8", "stream")
     indices = stream_indices(stream, (o, kh, kw, c), work.w.bits)
+    return layout_func(stream, indices, shape, layout, lanes)
+
+
+def layout_func(
+    stream: Any, indices: Any, shape: tuple[int, ...], layout: Callable[[Any], Layout], lanes: int
+) -> Any:
+    """Return the PrimFunc ``(stream, packed)`` from a stream and the indices computed from it."""
     packed = te.compute(shape, layout(indices), name="packed")
     sch = s_tir.Schedule(te.create_prim_func([stream, packed]))
     # Weights of one output channel are neighbours: read them in order, write them apart.

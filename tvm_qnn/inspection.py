@@ -71,7 +71,6 @@ class Inspection:
         rows: the operators in order, data movement left out.
         refusals: what stays float, why, and what would help.
         float_weight_bytes: bytes of the same weights in float32.
-        notes: what else the import tells, one line each.
     """
 
     model: str
@@ -79,7 +78,6 @@ class Inspection:
     rows: tuple[Row, ...]
     refusals: tuple[Refusal, ...]
     float_weight_bytes: int
-    notes: tuple[str, ...] = ()
 
     @property
     def weight_bytes(self) -> int:
@@ -109,7 +107,7 @@ def inspect_module(
         rows.append(row)
         weights += count
     named = tuple(Refusal(source_name(r.node, imported), r.reason, r.remedy) for r in refusals)
-    return Inspection(imported.name, target.name, tuple(rows), named, 4 * weights, imported.notes)
+    return Inspection(imported.name, target.name, tuple(rows), named, 4 * weights)
 
 
 def source_name(name: str, imported: Imported) -> str:

@@ -101,6 +101,18 @@ def test_codebooks(rows):
     equal(before, after, IMAGE)
 
 
+def test_a_grouped_codebook():
+    def body(emit, x):
+        qtype = QType(Codes(0, 2), codebook=((-0.75, 0.125, 1.0),))
+        w = emit(build.dequantize(build.const(KERNEL[:4, :1] % 3, "uint8"), qtype))
+        return conv(emit, quantized(emit, x, ACTIVATIONS), w, groups=4)
+
+    before, after, refusals = run(body)
+    assert refusals == []
+    assert "qnn.codebook_conv2d" in ops(after)
+    equal(before, after, IMAGE)
+
+
 def test_a_codebook_in_a_matrix_product():
     def body(emit, x):
         qtype = QType(Codes(0, 2), axis=0, codebook=((-0.75, 0.125, 1.0),) * 5)
@@ -201,15 +213,6 @@ REFUSED = {
                                   QType(Codes(0, 1), axis=1, codebook=((1.0, 2.0),) * 4))),
         ),
         "axis",
-    ),
-    "grouped codebooks": (
-        lambda emit, x: conv(
-            emit,
-            quantized(emit, x, ACTIVATIONS),
-            floats(np.array([0.1234, 0.3, 0.77])[KERNEL[:4, :1] % 3]),
-            groups=4,
-        ),
-        "a grouped convolution with a codebook",
     ),
     "NHWC": (
         lambda emit, x: emit(

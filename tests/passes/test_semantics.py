@@ -146,7 +146,7 @@ def weights_that_are_quantized_in_the_graph(g, x):
     }
 
 
-@case(refused=["a"])
+@case()
 def a_grouped_codebook(g, x):
     table = np.array([-0.4140625, 0.1015625, 0.53125], np.float32) + np.float32(2**-9)
     w = g.node("Gather", [g.const(table), g.const(g.rng.integers(0, 3, [4, 1, 3, 3]))])

@@ -139,3 +139,36 @@ class ConvWork:
     def name(self, family: str) -> str:
         """Return the kernel's name: operator, weight bits, activation bits, method."""
         return f"q{self.kind}_w{self.w.bits}a{self.x.bits}_{family}"
+
+
+@dataclass(frozen=True)
+class CodebookWork:
+    """A convolution whose weights pick one of M free values (:func:`spec.codebook_conv2d`).
+
+    Attributes:
+        conv: the convolution of the indices, with ``w = Codes(0, M - 1)``; its epilogue is
+            ``none`` (float32 sums), ``affine`` or ``requantize``, without bit planes.
+        rows: rows of the codebook: 1, or one for each output channel.
+    """
+
+    conv: ConvWork
+    rows: int = 1
+
+    @property
+    def values(self) -> int:
+        """The number M of representation values."""
+        return self.conv.w.count
+
+    @property
+    def taps(self) -> int:
+        """Weights of one output channel."""
+        _, kh, kw, c = self.conv.weight_shape
+        return kh * kw * c
+
+    def with_epilogue(self, epilogue: Epilogue) -> CodebookWork:
+        """Return this work with another epilogue."""
+        return replace(self, conv=self.conv.with_epilogue(epilogue))
+
+    def name(self, family: str) -> str:
+        """Return the kernel's name: operator, values, activation bits, method."""
+        return f"q{self.conv.kind}_m{self.values}a{self.conv.x.bits}_{family}"
