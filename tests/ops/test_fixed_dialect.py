@@ -8,6 +8,7 @@ from tvm_qnn._tvm import relax, tvm
 from tvm_qnn.evaluate import evaluate
 from tvm_qnn.ops import attrs_of, fixed
 from tvm_qnn.ops.fixed import FIXED_OPERATORS, format_of
+from tvm_qnn.ops.fixed_work import fixed_work
 from tvm_qnn.spec import FixedPoint
 
 Q2_5, Q5_7 = FixedPoint(2, 5), FixedPoint(5, 7)
@@ -121,3 +122,22 @@ def test_evaluation_is_the_definition():
     assert (found["total"] == k).all()
     assert (found[""][0] == spec.fixed_similarity(m, k, Q2_5, binary=True)).all()
     assert (found[""][1] == spec.fixed_output(out, k, Q2_5)).all()
+
+
+def test_work_counts_products_and_weights():
+    rows = relax.const(np.ones((3, 7), np.int8))
+    builder = relax.BlockBuilder()
+    cases = [
+        (fixed.dense(rows, MEMORY, Q2_5), (2 * 5 * 3 * 7, 8, 8, 21)),
+        (fixed.dense(var([3, 7]), KEY, Q2_5), (2 * 3 * 7, 8, 0, 0)),
+        (fixed.hamming(MEMORY, KEY, Q2_5), (2 * 5 * 7, 8, 0, 0)),
+        (fixed.read(P, MEMORY, Q2_5), (2 * 5 * 7, 8, 0, 0)),
+        (fixed.bag(rows, WORDS, Q2_5), (0, 8, 8, 21)),
+        (fixed.output(relax.const(np.ones((4, 7), np.float32)), KEY, Q2_5), (56, 8, 32, 112)),
+        (fixed.valid(WORDS), (0, 0, 0, 0)),
+        (fixed.bag(relax.const(np.ones((3, 7), np.int8)), WORDS, FixedPoint(2, 2)), (0, 5, 5, 14)),
+    ]
+    for call, expected in cases:
+        work = fixed_work(builder.normalize(call))
+        found = (work.macs, work.activation_bits, work.weight_bits, work.weight_bytes)
+        assert found == expected

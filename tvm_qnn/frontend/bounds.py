@@ -33,10 +33,9 @@ def _claims(call: Any, calls: dict[Any, Any]) -> Iterator[tuple[Any, Bounds]]:
     """Yield variables that a call reads, and what it takes from them."""
     if is_op(call, "relax.take"):
         index = call.args[1]
-        chosen = calls.get(index)
         # where(index < 0, index + length, index)
-        if is_op(chosen, "relax.where"):
-            index = chosen.args[2]
+        if index in calls and is_op(calls[index], "relax.where"):
+            index = calls[index].args[2]
         yield index, (0, shape_of(call.args[0])[call.attrs.axis] - 1)
     elif is_op(call, "qnn.fixed_bag"):
         yield call.args[1], (0, shape_of(call.args[0])[0] - 1)
