@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tvm_qnn._tvm import relax
 from tvm_qnn.ops import attrs_of, build, codes_of, is_op, shape_of
 from tvm_qnn.ops.workload import CodebookWork, ConvWork, Epilogue
+from tvm_qnn.passes.lower_fixed import LowerFixed, is_fixed
 from tvm_qnn.passes.lower_pointwise import lower_pointwise
 from tvm_qnn.passes.rewrite import Rewriter, add_function, constant, rewrite
 from tvm_qnn.passes.workloads import CODEBOOK, CONVOLUTIONS, KERNELS, codebook_work_of, work_of
@@ -93,6 +94,7 @@ class Lowered:
 def lower(mod: Any, target: Target) -> Lowered:
     """Return the module without any ``qnn.*`` operator."""
     prepared = Prepared()
+    fixed = LowerFixed(target, prepared)
 
     def visit(rewriter: Rewriter, call: Any, name: str) -> Any:
         if is_op(call, *KERNELS):
@@ -113,6 +115,8 @@ def lower(mod: Any, target: Target) -> Lowered:
             if epilogue is not None:
                 source = rewriter.defined_by(epilogue.args[0], *CONVOLUTIONS)
                 return convolution(rewriter, source, [epilogue, call], name)
+        if is_fixed(call):
+            return fixed(rewriter, call, name)
         return lower_pointwise(rewriter, call)
 
     def convolution(rewriter: Rewriter, call: Any, after: list[Any], name: str) -> Any:

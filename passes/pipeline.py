@@ -10,6 +10,7 @@ from tvm_qnn.passes.canonicalize import canonicalize
 from tvm_qnn.passes.channels_last import channels_last
 from tvm_qnn.passes.explain import explain
 from tvm_qnn.passes.fold_epilogues import fold_epilogues
+from tvm_qnn.passes.fuse_memory import fuse_memory
 from tvm_qnn.passes.infer_quantization import infer_quantization
 from tvm_qnn.passes.lower import Lowered, lower
 from tvm_qnn.passes.plan_layout import plan_layout
@@ -64,6 +65,7 @@ def choose_kernels(mod: Any, target: Target, lowering: str = "auto") -> Any:
     for name, phase in (
         ("select_kernels", lambda m: select_kernels(m, target, lowering)),
         ("plan_layout", plan_layout),
+        ("fuse_memory", fuse_memory),
     ):
         mod = phase(mod)
         verify_module(mod, name)

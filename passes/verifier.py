@@ -18,6 +18,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "fold_epilogues": (),
     "select_kernels": (),
     "plan_layout": (),
+    "fuse_memory": (),
 }
 
 

@@ -1,0 +1,221 @@
+"""What the kernels of memory networks share: matrices of codes, vectors over rows, fixed point.
+
+Every operator of a memory network (``qnn.fixed_*``) is written by an *emitter*, a function that
+adds its statements to an open PrimFunc. One emitter in a function is the kernel of one operator;
+several after another, with local matrices between them, are a fused kernel.
+
+Tensors are matrices here: a memory [N, L, E] has N * L rows of E codes. Arguments are dense. Local
+matrices have rows of whole vectors and spare rows, which may be read but hold nothing of use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.tirx.script import builder as T  # noqa: N812
+
+from tvm_qnn._tvm import tirx
+from tvm_qnn.schedules import ir
+from tvm_qnn.schedules.plan import ceil_div
+from tvm_qnn.spec import FixedPoint
+from tvm_qnn.targets.record import Target
+
+ALIGNMENT = 64
+"""Rows of local matrices and of prepared weights are multiples of so many elements."""
+
+SPARE_ROWS = 16
+"""Rows behind a local matrix, so that the last block of rows can be read whole."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A tensor in an open PrimFunc, as rows.
+
+    Attributes:
+        buffer: flat.
+        rows: number of rows.
+        width: elements of a row.
+        stride: elements from one row to the next.
+        dtype: of the elements.
+        padded: rows may be read and written to their stride, and ``SPARE_ROWS`` more be read.
+    """
+
+    buffer: Any
+    rows: int
+    width: int
+    stride: int
+    dtype: str
+    padded: bool
+
+    def load(self, row: Any, column: Any, lanes: int = 1) -> Any:
+        """Read neighbours of one row."""
+        return self.buffer[ir.lanes_at(row * self.stride + column, lanes)]
+
+    def store(self, value: Any, row: Any, column: Any, lanes: int = 1) -> None:
+        """Write neighbours of one row."""
+        ir.store(self.buffer, value, ir.lanes_at(row * self.stride + column, lanes))
+
+
+def rows_of(shape: Sequence[int]) -> tuple[int, int]:
+    """Return the rows and the width of a tensor as a matrix."""
+    return math.prod(shape[:-1]), (shape[-1] if shape else 1)
+
+
+def round_up(size: int, multiple: int = ALIGNMENT) -> int:
+    """Return the next multiple."""
+    return ceil_div(size, multiple) * multiple
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument of a kernel.
+
+    Attributes:
+        name: of the parameter.
+        shape: of the tensor; ``padded_shape`` of it where ``prepare`` made it.
+        dtype: of the elements.
+        prepared: rows and width of weights that ``prepare`` made padded, else None.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    prepared: tuple[int, int] | None = None
+
+
+@contextmanager
+def arguments(declared: Sequence[Argument]) -> Iterator[list[Matrix]]:
+    """Declare the arguments of the open function and open its body; bool is seen as int8."""
+    buffers = [ir.argument(a.name, a.shape, a.dtype) for a in declared]
+    with T.sblock("root"):
+        T.reads()
+        T.writes()
+        yield [_flat(a, buffer) for a, buffer in zip(declared, buffers, strict=True)]
+
+
+def _flat(argument: Argument, buffer: Any) -> Matrix:
+    if argument.prepared is not None:
+        rows, width = argument.prepared
+        return Matrix(buffer, rows, width, round_up(width), argument.dtype, padded=True)
+    rows, width = rows_of(argument.shape)
+    stored = "int8" if argument.dtype == "bool" else argument.dtype
+    flat = T.decl_buffer((rows * width,), stored, data=buffer.data)
+    return Matrix(flat, rows, width, width, stored, padded=False)
+
+
+def local(rows: int, width: int, dtype: str) -> Matrix:
+    """Allocate a padded matrix in the open function."""
+    buffer = ir.alloc((padded_size(rows, width),), dtype)
+    return Matrix(buffer, rows, width, round_up(width), dtype, padded=True)
+
+
+def padded_size(rows: int, width: int) -> int:
+    """Return the elements of a padded matrix."""
+    spare = SPARE_ROWS if rows > 1 else 0
+    return (rows + spare) * round_up(width)
+
+
+def pieces(width: int, lanes: int, padded: bool) -> tuple[int, list[int]]:
+    """Cut a row into vectors.
+
+    The vectors of a dense row may overlap: what they compute twice is the same.
+
+    Args:
+        width: elements of the row.
+        lanes: the most elements of a vector, a power of two.
+        padded: the row may be read and written beyond its width.
+
+    Returns:
+        the elements of a vector, and where each starts.
+    """
+    if padded:
+        lanes = min(lanes, ALIGNMENT)
+        return lanes, list(range(0, width, lanes))
+    lanes = min(lanes, 1 << (width.bit_length() - 1))
+    return lanes, [*range(0, width - lanes, lanes), width - lanes]
+
+
+def lanes_of(target: Target, dtype: str) -> int:
+    """Return the elements of ``dtype`` in a vector register of the target."""
+    return target.vector_bytes * 8 // int(dtype.lstrip("uintfloa"))
+
+
+def working_dtype(bound: int) -> str:
+    """Return int16 if it holds every integer up to ``bound`` and its negative, else int32."""
+    return "int16" if bound < 2**15 else "int32"
+
+
+def magnitude(value: Any, dtype: str, lanes: int) -> Any:
+    """Return absolute values."""
+    return tirx.max(value, ir.const(0, dtype, lanes) - value)
+
+
+def clip(value: Any, limit: int, dtype: str, lanes: int) -> Any:
+    """Saturate to ``[-limit, limit]``."""
+    low, high = ir.const(-limit, dtype, lanes), ir.const(limit, dtype, lanes)
+    return tirx.max(tirx.min(value, high), low)
+
+
+def shift_toward_zero(value: Any, bits: int, dtype: str, lanes: int) -> Any:
+    """Return ``value / 2**bits`` truncated toward zero (``spec.fixed.shifted``)."""
+    if bits == 0:
+        return value
+    value = T.Bind(value)
+    width = int(dtype.removeprefix("int"))
+    negative = tirx.shift_right(value, ir.const(width - 1, dtype, lanes))
+    up = tirx.bitwise_and(negative, ir.const((1 << bits) - 1, dtype, lanes))
+    return tirx.shift_right(value + up, ir.const(bits, dtype, lanes))
+
+
+def product(a: Any, b: Any, fmt: FixedPoint, dtype: str, lanes: int) -> Any:
+    """Multiply codes: truncated and saturated (``spec.fixed.products``).
+
+    Args:
+        a: codes, cast to ``dtype``, which holds every product of two codes.
+        b: codes, cast to ``dtype``.
+        fmt: their format.
+        dtype: int16 or int32.
+        lanes: of both.
+    """
+    return clip(shift_toward_zero(a * b, fmt.fraction, dtype, lanes), fmt.limit, dtype, lanes)
+
+
+def convert(
+    value: Any, src: FixedPoint, dst: FixedPoint, dtype: str, lanes: int, bound: int
+) -> Any:
+    """Saturate sums of codes of ``src`` and bring them into ``dst`` (``spec.fixed_convert``).
+
+    Args:
+        value: sums, of ``dtype``.
+        src: their format.
+        dst: the format of the result.
+        dtype: int16 or int32.
+        lanes: of ``value``.
+        bound: the largest magnitude of ``value``, which the shift must not take out of ``dtype``
+            (see :func:`convert_dtype`).
+    """
+    shift = dst.fraction - src.fraction
+    if bound > src.limit and (shift <= 0 or (src.limit << shift) < dst.limit):
+        value, bound = clip(value, src.limit, dtype, lanes), src.limit
+    if shift > 0:
+        value = tirx.shift_left(value, ir.const(shift, dtype, lanes))
+    else:
+        value = shift_toward_zero(value, -shift, dtype, lanes)
+    reached = bound << shift if shift > 0 else bound >> -shift
+    return clip(value, dst.limit, dtype, lanes) if reached > dst.limit else value
+
+
+def convert_dtype(src: FixedPoint, dst: FixedPoint, bound: int) -> str:
+    """Return the narrowest dtype in which :func:`convert` is exact for sums up to ``bound``.
+
+    Raises:
+        ValueError: if int32 is too narrow.
+    """
+    largest = max(bound, src.limit) << max(0, dst.fraction - src.fraction)
+    if largest >= 2**31:
+        raise ValueError(f"sums up to {bound} of {src} do not fit int32 in {dst}")
+    return working_dtype(largest)

@@ -1,0 +1,226 @@
+"""One PrimFunc for one operator of a memory network, or for several that are fused.
+
+A kernel is given as a list of operations on numbered values, in order. What is neither an argument
+nor a result of the kernel becomes a local matrix. Two things are more than the sum of the parts:
+embeddings of the same words are made in one pass, and an embedding that only a conversion reads is
+stored in the format of the conversion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tvm_qnn._tvm import te, tirx
+from tvm_qnn.schedules import ir, memory
+from tvm_qnn.schedules.family import Kernel
+from tvm_qnn.schedules.memory import Argument, Matrix
+from tvm_qnn.schedules.memory_arithmetic import BINARY, DOT, HAMMING
+from tvm_qnn.schedules.memory_bag import Bag, emit_bags
+from tvm_qnn.schedules.memory_pointwise import emit_add, emit_convert, emit_output
+from tvm_qnn.schedules.memory_read import emit_read, emit_softmax
+from tvm_qnn.schedules.memory_similarity import Similarity, emit_similarity
+from tvm_qnn.schedules.prepare import stream_indices
+from tvm_qnn.spec import FixedPoint, packed_bytes
+from tvm_qnn.targets.record import Target
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operator.
+
+    Attributes:
+        kind: ``bag``, ``valid``, ``convert``, ``dense``, ``similarity``, ``hamming``, ``softmax``,
+            ``read``, ``add`` or ``output``.
+        inputs: numbers of values, in the order of the definition in ``tvm_qnn.spec``; a softmax has
+            its table as third.
+        output: number of the result.
+        fmt: the format; None for ``valid``.
+        src: the format that ``convert`` reads.
+        binary: the key counts by its signs.
+        alpha: exponent of the weight of bits of ``hamming``.
+    """
+
+    kind: str
+    inputs: tuple[int, ...]
+    output: int
+    fmt: FixedPoint | None = None
+    src: FixedPoint | None = None
+    binary: bool = False
+    alpha: int = -3
+
+    @property
+    def format(self) -> FixedPoint:
+        """The format, of an operation that has one."""
+        assert self.fmt is not None, self.kind
+        return self.fmt
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a kernel computes.
+
+    Attributes:
+        arguments: what it reads, by number, in the order of its parameters.
+        results: what it writes, by number, the last parameters.
+        shapes: shape and dtype of every other value.
+        operations: in an order in which they can run.
+    """
+
+    arguments: dict[int, Argument]
+    results: dict[int, Argument]
+    shapes: dict[int, tuple[tuple[int, ...], str]]
+    operations: tuple[Operation, ...]
+
+
+def build_memory(work: Work, target: Target, name: str) -> Any:
+    """Return the PrimFunc ``(*arguments, *results)``."""
+    with ir.function(name) as finished:
+        declared = {**work.arguments, **work.results}
+        with memory.arguments(list(declared.values())) as matrices:
+            _Emitter(work, target, dict(zip(declared, matrices, strict=True))).emit()
+    return finished().with_attrs({**ir.STATIC_ATTRS, "global_symbol": name})
+
+
+@dataclass
+class _Emitter:
+    """The statements of one kernel.
+
+    Attributes:
+        work: what to compute.
+        target: the device.
+        values: matrices by number.
+        done: numbers of results that an earlier operation has made.
+    """
+
+    work: Work
+    target: Target
+    values: dict[int, Matrix]
+    done: set[int] = field(default_factory=set)
+
+    def emit(self) -> None:
+        for operation in self.work.operations:
+            if operation.output not in self.done:
+                _EMITTERS[operation.kind](self, operation)
+                self.done.add(operation.output)
+
+    def inputs(self, operation: Operation) -> list[Matrix]:
+        return [self.values[number] for number in operation.inputs]
+
+    def output(self, number: int) -> Matrix:
+        if number not in self.values:
+            shape, dtype = self.work.shapes[number]
+            stored = "int8" if dtype == "bool" else dtype
+            self.values[number] = memory.local(*memory.rows_of(shape), stored)
+        return self.values[number]
+
+    def bags(self, first: Operation) -> None:
+        """Write all embeddings of the words of ``first``, and which of them are used."""
+        words = first.inputs[-1]
+        same = [
+            o for o in self.work.operations
+            if o.kind in ("bag", "valid") and o.inputs[-1] == words and self._ready(o)
+        ]  # fmt: skip
+        valid = next((o for o in same if o.kind == "valid"), None)
+        made: dict[Any, Bag] = {}
+        for operation in same:
+            if operation.kind == "bag":
+                last = self._converted(operation)
+                self.done.update((operation.output, last.output))
+                key = (operation.inputs[0], operation.format, last.format)
+                if key in made and last.output not in self.values:
+                    self.values[last.output] = made[key].out
+                    continue
+                table, out = self.values[operation.inputs[0]], self.output(last.output)
+                made[key] = Bag(table, operation.format, out, last.format)
+        used = None
+        if valid is not None:
+            used = self.output(valid.output)
+            self.done.add(valid.output)
+        emit_bags(self.target, self.values[words], list(made.values()), used)
+
+    def _ready(self, operation: Operation) -> bool:
+        return all(number in self.values for number in operation.inputs)
+
+    def _converted(self, bag: Operation) -> Operation:
+        """Return the conversion that alone reads a bag and can be made with it, or the bag."""
+        readers = [o for o in self.work.operations if bag.output in o.inputs]
+        if bag.output in self.work.results or len(readers) != 1 or readers[0].kind != "convert":
+            return bag
+        words = self.values[bag.inputs[-1]].width
+        try:
+            memory.convert_dtype(bag.format, readers[0].format, words * bag.format.limit)
+        except ValueError:
+            return bag
+        return readers[0]
+
+    def similarity(self, operation: Operation) -> None:
+        rows, keys = self.inputs(operation)
+        mode = HAMMING if operation.kind == "hamming" else BINARY if operation.binary else DOT
+        work = Similarity(mode, operation.format, operation.alpha)
+        emit_similarity(
+            self.target, work, rows, keys, self.output(operation.output),
+            shared=operation.kind == "dense",
+        )  # fmt: skip
+
+    def softmax(self, operation: Operation) -> None:
+        out = self.output(operation.output)
+        emit_softmax(self.target, operation.format, *self.inputs(operation), out)
+
+    def read(self, operation: Operation) -> None:
+        out = self.output(operation.output)
+        emit_read(self.target, operation.format, *self.inputs(operation), out)
+
+    def convert(self, operation: Operation) -> None:
+        assert operation.src is not None
+        (codes,) = self.inputs(operation)
+        out = self.output(operation.output)
+        emit_convert(self.target, operation.src, operation.format, codes, out)
+
+    def add(self, operation: Operation) -> None:
+        out = self.output(operation.output)
+        emit_add(self.target, operation.format, *self.inputs(operation), out)
+
+    def logits(self, operation: Operation) -> None:
+        out = self.output(operation.output)
+        emit_output(self.target, operation.format, *self.inputs(operation), out)
+
+
+_EMITTERS: dict[str, Callable[[_Emitter, Operation], None]] = {
+    "bag": _Emitter.bags,
+    "valid": _Emitter.bags,
+    "convert": _Emitter.convert,
+    "dense": _Emitter.similarity,
+    "similarity": _Emitter.similarity,
+    "hamming": _Emitter.similarity,
+    "softmax": _Emitter.softmax,
+    "read": _Emitter.read,
+    "add": _Emitter.add,
+    "output": _Emitter.logits,
+}
+
+
+def prepared_weights(shape: Sequence[int], fmt: FixedPoint) -> Kernel:
+    """Return how weights [rows, width] become a padded matrix when an artifact is loaded.
+
+    Returns:
+        A kernel without ``func``; its ``prepare`` takes the dense bit stream of the codes.
+    """
+    rows, width = shape
+    stride = memory.round_up(width)
+    size = memory.padded_size(rows, width)
+    stream = te.placeholder((packed_bytes(rows * width, fmt.bits),), "uint8", "stream")
+    indices = stream_indices(stream, (rows, width), fmt.bits)
+
+    def code(position: Any) -> Any:
+        row, column = tirx.floordiv(position, stride), tirx.floormod(position, stride)
+        index = indices[tirx.min(row, rows - 1), tirx.min(column, width - 1)].astype("int32")
+        inside = tirx.all(row < rows, column < width)
+        return tirx.if_then_else(
+            inside, (index - fmt.limit).astype(fmt.dtype), tirx.const(0, fmt.dtype)
+        )
+
+    func = te.create_prim_func([stream, te.compute((size,), code, name="packed")])
+    prepare = func.with_attrs({**ir.STATIC_ATTRS, "global_symbol": "prepare"})
+    return Kernel("qmemory", None, prepare, (size,), fmt.dtype)
