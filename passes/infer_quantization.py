@@ -8,7 +8,8 @@ so that the later passes find the proof in the module and nowhere else. Matches:
   before an 8-bit QuantizeLinear makes 4-state codes);
 * ``round``, ``floor``, ``ceil`` of a bounded value: a quantizer with scale 1;
 * a positive factor, a divisor, or an offset of a whole or half number of steps on quantized values;
-* data movement, concatenation and maximum pooling of quantized values, which move their codes;
+* data movement, concatenation and maximum pooling of quantized values, which move their codes
+  (with a type a row, only reshaping constants within their rows);
 * ``relu`` and ``clip`` of quantized values, which clip their codes.
 
 Everything else is left alone.
@@ -267,11 +268,23 @@ def _doubled(rewriter: Rewriter, proof: Quantized, halves: int, name: str) -> An
 
 def _move(rewriter: Rewriter, call: Any, name: str) -> Any:
     proof = quantized(rewriter, call.args[0])
-    if proof is None or proof.qtype.per_axis:
+    if proof is None:
         return None
+    if proof.qtype.per_axis:
+        return _unfolded_rows(call, proof)
     moved = relax.Call(call.op, [proof.codes, *call.args[1:]], call.attrs, call.ty_args)
     codes = rewriter.emit(moved, f"{name}_codes")
     return build.dequantize(codes, proof.qtype)
+
+
+def _unfolded_rows(call: Any, proof: Quantized) -> Any:
+    """Reshape constant codes behind axis 0, as exporters do with one codebook a channel."""
+    codes, shape = constant(proof.codes), shape_of(call)
+    if codes is None or not is_op(call, "relax.reshape") or proof.qtype.axis != 0:
+        return None
+    if shape[0] != codes.shape[0]:
+        return None
+    return build.dequantize(build.const(codes.reshape(shape), str(codes.dtype)), proof.qtype)
 
 
 def _concat(rewriter: Rewriter, call: Any, name: str) -> Any:

@@ -280,6 +280,29 @@ def test_moves_of_channels_with_scales_of_their_own_stay():
     same(old, new)
 
 
+@pytest.mark.parametrize(
+    ("stored", "shape", "axis", "folds"),
+    [
+        ([2, 6], [2, 3, 1, 2], 0, True),
+        ([2, 6], [2, 6], 0, True),
+        ([2, 6], [4, 3], 0, False),
+        ([6, 2], [6, 1, 2], 1, False),
+    ],
+)
+def test_reshaped_rows_of_constants_keep_their_codebooks(stored, shape, axis, folds):
+    books = ((-0.75, 0.125, 2.5), (0.5, 0.625, 0.875))
+    weight = build.const(np.arange(12).reshape(stored) % 3, "uint8")
+
+    def before(emit, x):
+        looked = emit(build.dequantize(weight, QType(Codes(0, 2), axis=axis, codebook=books)))
+        used = emit(relax.op.sum(emit(relax.op.reshape(looked, shape))))
+        return emit(relax.op.add(x, used))
+
+    old, new = run(before)
+    assert ("reshape" in ops(new)) == (not folds)
+    unchanged(old, new, values())
+
+
 def test_concatenation_of_one_type_joins_codes():
     def before(emit, x):
         a, b = quantized(emit, x, HALVES), quantized(emit, emit(relax.op.negative(x)), HALVES)
