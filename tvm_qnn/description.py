@@ -7,6 +7,7 @@ from typing import Any
 from tvm_qnn.frontend import Imported
 from tvm_qnn.inspection import Inspection, source_name
 from tvm_qnn.ops import attrs_of, codes_of, is_op
+from tvm_qnn.ops.fixed import FIXED_OPERATORS, format_of
 from tvm_qnn.passes.rewrite import calls
 from tvm_qnn.passes.workloads import CONVOLUTIONS
 from tvm_qnn.spec import Codes
@@ -23,6 +24,13 @@ def describe(mod: Any, inspection: Inspection, imported: Imported) -> list[dict[
     records: list[dict[str, Any]] = []
     for name, call in calls(mod):
         record: dict[str, Any] = {"operator": source_name(name, imported)}
+        if is_op(call, *FIXED_OPERATORS) and "integer" in attrs_of(call):
+            fmt = format_of(attrs_of(call))
+            # The output layer takes codes and gives float logits.
+            of = "activations" if is_op(call, "qnn.fixed_output") else "result"
+            record[of] = {**_codes(fmt.codes), "format": str(fmt)}
+            records.append(record)
+            continue
         attrs = attrs_of(call) if is_op(call, *CONVOLUTIONS, *_RESULTS) else {}
         if is_op(call, *CONVOLUTIONS):
             record["activations"] = {**_codes(codes_of(attrs, "x_")), "zero": attrs["x_zero"]}

@@ -12,6 +12,8 @@ import numpy as np
 from tvm_qnn._tvm import relax
 from tvm_qnn.frontend import Imported
 from tvm_qnn.ops import attrs_of, codes_of, is_op, shape_of
+from tvm_qnn.ops.fixed import FIXED_OPERATORS
+from tvm_qnn.ops.fixed_work import fixed_work
 from tvm_qnn.passes.lower import EPILOGUES
 from tvm_qnn.passes.rewrite import calls, name_of
 from tvm_qnn.passes.workloads import (
@@ -71,6 +73,7 @@ class Inspection:
         rows: the operators in order, data movement left out.
         refusals: what stays float, why, and what would help.
         float_weight_bytes: bytes of the same weights in float32.
+        notes: what else the import tells, one line each.
     """
 
     model: str
@@ -78,6 +81,7 @@ class Inspection:
     rows: tuple[Row, ...]
     refusals: tuple[Refusal, ...]
     float_weight_bytes: int
+    notes: tuple[str, ...] = ()
 
     @property
     def weight_bytes(self) -> int:
@@ -96,10 +100,11 @@ def inspect_module(
     """Read the table off a module after ``plan_layout`` (or a float module)."""
     rows: list[Row] = []
     weights = 0
+    seen: set[bytes] = set()
     epilogues = _epilogues(mod)
     taken = {name for name, _ in epilogues.values()}
     for name, call in calls(mod):
-        row, count = _row(source_name(name, imported), call)
+        row, count = _row(source_name(name, imported), call, seen)
         if row is None or name in taken:
             continue
         if name in epilogues:
@@ -107,7 +112,7 @@ def inspect_module(
         rows.append(row)
         weights += count
     named = tuple(Refusal(source_name(r.node, imported), r.reason, r.remedy) for r in refusals)
-    return Inspection(imported.name, target.name, tuple(rows), named, 4 * weights)
+    return Inspection(imported.name, target.name, tuple(rows), named, 4 * weights, imported.notes)
 
 
 def source_name(name: str, imported: Imported) -> str:
@@ -143,8 +148,11 @@ def _describe(epilogue: Any) -> str:
     return f"{codes_of(attrs_of(epilogue)).bits}-bit {epilogue.op.name[4:]}"
 
 
-def _row(name: str, call: Any) -> tuple[Row | None, int]:
-    """Return the row of a call, or None for data movement, and its number of weights."""
+def _row(name: str, call: Any, seen: set[bytes]) -> tuple[Row | None, int]:
+    """Return the row of a call, or None for data movement, and its number of weights.
+
+    ``seen`` collects the weights of memory operators, which several hops share.
+    """
     operator = call.op.name if hasattr(call.op, "name") else "call"
     shape = tuple(shape_of(call)) if hasattr(call.ty, "shape") else ()
     if is_op(call, *CONVOLUTIONS):
@@ -170,6 +178,8 @@ def _row(name: str, call: Any) -> tuple[Row | None, int]:
         return row, count
     if operator in _MOVES or operator == "qnn.pack":
         return None, 0
+    if is_op(call, *FIXED_OPERATORS):
+        return _fixed_row(name, call, seen)
     if operator.startswith("qnn."):
         attrs = attrs_of(call)
         bits = codes_of(attrs).bits if "lo" in attrs else 32
@@ -185,6 +195,19 @@ def _row(name: str, call: Any) -> tuple[Row | None, int]:
         "float", "", "",
     )  # fmt: skip
     return row, count
+
+
+def _fixed_row(name: str, call: Any, seen: set[bytes]) -> tuple[Row, int]:
+    work = fixed_work(call)
+    key = b"" if work.weights is None else work.weights.tobytes()
+    stored = key not in seen
+    seen.add(key)
+    row = Row(
+        name, call.op.name[4:], tuple(shape_of(call)), work.weight_bits, work.activation_bits, 0,
+        work.macs, work.weight_bytes if stored else 0,
+        attrs_of(call).get("kernel", call.op.name), "", "",
+    )  # fmt: skip
+    return row, work.weights.size if stored and work.weights is not None else 0
 
 
 def _float_macs(call: Any) -> tuple[int, int]:
