@@ -27,7 +27,7 @@ from tvm_qnn.nn.train import train
 TABLE = Path(__file__).parent / "results" / "mqnn.csv"
 FOLDERS = ("fashion-mnist", "cifar10", "mnist")
 STATES = (2, 3, 4, 5, 8, 16)
-EPOCHS = {"cifar10": (10, 5)}
+EPOCHS = {"cifar10": (10, 5), "mnist": (6, 3)}
 """Epochs in full precision and of tuning, where they differ from the recipes'."""
 
 
