@@ -14,6 +14,7 @@
 #define WIDTH 64
 #endif
 #define MAX_HOPS 8
+#define CODE 2 /* Network.hamming: 0 is the dot product, 1 the similarity of the paper */
 
 typedef struct { /* keep in step with qmann_native.Network */
   int32_t embedding, hops, vocabulary, outputs, slots, words, question_words;
@@ -42,6 +43,7 @@ typedef struct {
   float *score, *p, *entry; /* [hops][slots] similarity, softmax, its quantized value */
   float *logit;
   double *exponential;      /* exp(-d / 2**fraction) * 2**24, rounded */
+  double *weight;           /* [slots] terms of the softmax */
   int32_t *valid;
 } Scratch;
 
@@ -103,9 +105,28 @@ static float similarity(const Network *n, const float *row, const float *key_cod
   return total;
 }
 
+/* Bits that differ in the similarity of the authors' code: what one magnitude has over the other,
+ * or both together where the signs differ. */
+static inline int32_t apart_code(int32_t a, int32_t b, int differ, int32_t limit) {
+  int32_t sum = a + b, less = a - b;
+  less = less < 0 ? -less : less;
+  sum = sum < limit ? sum : limit;
+  return differ ? sum : less;
+}
+
 static float hamming(const Network *n, const int32_t *code, const float *sign,
                      const int32_t *key_code, const float *key_sign) {
   int32_t total = 0, limit = (int32_t)n->limit;
+  if (n->hamming == CODE) {
+    for (int e = 0; e < WIDTH; e++) {
+      int differ = sign[e] != key_sign[e];
+      int32_t equal = limit - apart_code(code[e], key_code[e], differ, limit);
+      total += differ ? -equal : equal;
+    }
+    total -= (WIDTH - n->embedding) * limit;
+    float value = (float)total * n->raw_scale / n->scale, bound = (n->limit + 1.0f) / n->scale;
+    return value > bound ? bound : value < -bound ? -bound : value;
+  }
   for (int e = 0; e < WIDTH; e++) {
     int32_t equal = limit - (code[e] ^ key_code[e]);
     total += sign[e] == key_sign[e] ? equal : -equal;
@@ -116,7 +137,7 @@ static float hamming(const Network *n, const int32_t *code, const float *sign,
 }
 
 static void softmax(const Network *n, const float *score, const int32_t *valid, float *p,
-                    float *entry, const double *exponential) {
+                    float *entry, const double *exponential, double *weight) {
   float top = -INFINITY;
   double total = 0.0;
   for (int l = 0; l < n->slots; l++)
@@ -124,12 +145,14 @@ static void softmax(const Network *n, const float *score, const int32_t *valid, 
   for (int l = 0; l < n->slots; l++) {
     double e = 0.0;
     if (valid[l])
-      e = n->fixed ? exponential[(int)((top - score[l]) * n->scale)] : exp((double)(score[l] - top));
-    entry[l] = (float)e;
+      e = n->fixed && n->hamming != CODE ? exponential[(int)((top - score[l]) * n->scale)]
+                                         : exp((double)(score[l] - top));
+    weight[l] = e;
     total += e;
   }
   for (int l = 0; l < n->slots; l++) {
-    double e = entry[l];
+    double e = weight[l];
+    entry[l] = 0.0f;
     p[l] = total > 0.0 ? (float)(e / total) : 0.0f;
     if (!n->fixed) entry[l] = p[l];
     else if (total > 0.0) {
@@ -184,7 +207,7 @@ static void forward(const Network *n, Scratch *s, const int32_t *story, const in
       }
     }
     float *p = s->p + h * n->slots, *entry = s->entry + h * n->slots;
-    softmax(n, score, s->valid, p, entry, s->exponential);
+    softmax(n, score, s->valid, p, entry, s->exponential, s->weight);
     float read[WIDTH] = {0}, update[WIDTH] = {0};
     for (int l = 0; l < n->slots; l++) {
       if (entry[l] == 0.0f) continue;
@@ -235,13 +258,21 @@ static double loss(const Network *n, float *logit, int32_t answer, int32_t *pred
   return log(total) - own;
 }
 
-static void hamming_backward(const Network *n, float ds, const float *sign, const float *ones,
-                             const float *key_sign, const float *key_ones, float *dma, float *dk) {
-  float step = ds * n->slope;
+static void hamming_backward(const Network *n, float ds, const int32_t *code, const float *sign,
+                             const float *ones, const int32_t *key_code, const float *key_sign,
+                             const float *key_ones, float *dma, float *dk) {
+  float step = ds * n->slope, more[WIDTH];
+  for (int e = 0; e < WIDTH; e++) more[e] = ones[e] - key_ones[e];
+  if (n->hamming == CODE)
+    for (int e = 0; e < WIDTH; e++) {
+      int32_t bits = apart_code(code[e], key_code[e], sign[e] != key_sign[e], (int32_t)n->limit);
+      float count = (float)__builtin_popcount((uint32_t)bits);
+      more[e] = code[e] >= key_code[e] ? count : -count;
+    }
   for (int e = 0; e < WIDTH; e++) {
-    float apart = sign[e] == key_sign[e] ? 0.0f : step, more = step * (ones[e] - key_ones[e]);
-    dma[e] += apart * (n->sign_constant + n->sign_other * key_sign[e]) - key_sign[e] * more;
-    dk[e] += apart * (n->sign_constant + n->sign_other * sign[e]) + sign[e] * more;
+    float apart = sign[e] == key_sign[e] ? 0.0f : step, along = step * more[e];
+    dma[e] += apart * (n->sign_constant + n->sign_other * key_sign[e]) - key_sign[e] * along;
+    dk[e] += apart * (n->sign_constant + n->sign_other * sign[e]) + sign[e] * along;
   }
 }
 
@@ -284,13 +315,15 @@ static void backward(const Network *n, Scratch *s, const int32_t *story, const i
     const float *p = s->p + h * n->slots, *entry = s->entry + h * n->slots;
     const float *key = s->key[h], *input = s->input[h];
     float before[WIDTH] = {0}, key_sign[WIDTH], key_ones[WIDTH];
+    IntRow key_code;
     for (int e = 0; e < n->embedding; e++)
       for (int o = 0; o < WIDTH; o++) g->wk[e][o] += input[e] * dk[o];
     for (int o = 0; o < n->embedding; o++)
       for (int e = 0; e < WIDTH; e++) before[e] += dk[o] * s->wk_back[o][e];
     for (int e = 0; e < WIDTH; e++) {
       key_sign[e] = key[e] < 0.0f ? -1.0f : 1.0f;
-      key_ones[e] = (float)__builtin_popcount((uint32_t)(fabsf(key[e]) * n->scale));
+      key_code[e] = (int32_t)(fabsf(key[e]) * n->scale);
+      key_ones[e] = (float)__builtin_popcount((uint32_t)key_code[e]);
     }
     float *dp = s->score + h * n->slots, mean = 0.0f; /* the scores are no longer needed */
     float dr[WIDTH];
@@ -306,7 +339,8 @@ static void backward(const Network *n, Scratch *s, const int32_t *story, const i
       float ds = p[l] * (dp[l] - mean);
       int i = t * n->slots + l;
       if (n->hamming)
-        hamming_backward(n, ds, s->sign[i], s->ones[i], key_sign, key_ones, s->dma[l], before);
+        hamming_backward(n, ds, s->code[i], s->sign[i], s->ones[i], key_code, key_sign, key_ones,
+                         s->dma[l], before);
       else
         for (int e = 0; e < WIDTH; e++) {
           s->dma[l][e] += ds * input[e];
@@ -375,6 +409,7 @@ static size_t layout(const Network *n, char *memory, Scratch *s, Weights *g) {
   s->p = part(&end, h * l, sizeof(float));
   s->entry = part(&end, h * l, sizeof(float));
   s->logit = part(&end, (size_t)n->outputs, sizeof(float));
+  s->weight = part(&end, l, sizeof(double));
   s->valid = part(&end, l, sizeof(int32_t));
   return (size_t)(end - memory);
 }

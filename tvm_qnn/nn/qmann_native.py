@@ -1,8 +1,8 @@
 """Memory networks trained by a compiled kernel, one process, one core.
 
 The kernel ``qmann_kernel.c`` is compiled when it is first needed, for this machine, into a temporary
-folder. Without a C compiler, or for what the kernel does not know, :func:`kernel` is None and
-:mod:`tvm_qnn.nn.qmann` does the same work in PyTorch.
+folder. Without a C compiler :func:`kernel` is None and :mod:`tvm_qnn.nn.qmann` does the same work in
+PyTorch.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ FLAGS = (
     "-fno-signed-zeros",
     "-fassociative-math",
 )
+SIMILARITIES = ("dot", "hamming", "hamming-code")
 NAMES = ("wa", "wr", "wq", "wk", "wo")
 
 Weights = dict[str, np.ndarray]
@@ -78,8 +79,8 @@ def kernel(width: int) -> ctypes.CDLL | None:
 
 
 def supported(config: QmannConfig) -> bool:
-    """Whether the kernel computes this network and this machine can compile it."""
-    return config.similarity != "hamming-code" and kernel(_width(config)) is not None
+    """Whether this machine can compile the kernel."""
+    return kernel(_width(config)) is not None
 
 
 def train_epoch(
@@ -155,8 +156,8 @@ def infer(
 
 def _library(config: QmannConfig) -> ctypes.CDLL:
     library = kernel(_width(config))
-    if library is None or config.similarity == "hamming-code":
-        raise ValueError("the compiled kernel does not take this network; use the PyTorch form")
+    if library is None:
+        raise ValueError("the kernel needs a C compiler; use the PyTorch form")
     return library
 
 
@@ -175,7 +176,7 @@ def _network(config: QmannConfig, weights: Weights, data: Questions) -> Network:
         words=words,
         question_words=data.question.shape[1],
         fixed=config.format is not None,
-        hamming=config.similarity == "hamming",
+        hamming=SIMILARITIES.index(config.similarity),
         binary=config.binary,
         tables=config.hops if config.control else 1,
         scale=1.0,
@@ -186,7 +187,8 @@ def _network(config: QmannConfig, weights: Weights, data: Questions) -> Network:
     if config.format is not None:
         network.scale, network.limit = 2.0**config.format.fraction, config.format.limit
         shift = config.format.bits - config.alpha - config.format.fraction
-        network.raw_scale = 2.0**-shift
+        # The authors' code weighs every bit twice.
+        network.raw_scale = 2.0 ** ((config.similarity == "hamming-code") - shift)
         for hop, fmt in enumerate(config.hop_formats()):
             network.hop_scale[hop], network.hop_limit[hop] = 2.0**fmt.fraction, fmt.limit
     for array, top in ((data.story, network.vocabulary), (data.question, network.vocabulary)):
