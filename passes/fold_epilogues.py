@@ -28,6 +28,9 @@ from tvm_qnn.spec import Codes, thresholds_of
 # With more codes than this, a multiplication is cheaper than the comparisons.
 MOST_THRESHOLD_CODES = 4
 
+# A residual stream may have 16 bits; float32 holds them, and sums of two of them.
+MOST_CODES = 1 << 16
+
 
 @dataclass(frozen=True)
 class _Chain:
@@ -120,7 +123,7 @@ def _chain(rewriter: Rewriter, expr: Any) -> _Chain | None:
         return None if mul is None or add is None else _Chain.of(call.args[0], mul, add)
     if is_op(call, "qnn.dequantize"):
         proof = quantized(rewriter, expr)
-        if proof is None or proof.qtype.per_axis or proof.qtype.codes.count > 256:
+        if proof is None or not _plain(proof):
             return None
         scale, zero = proof.qtype.scale[0], proof.qtype.zero[0]
         return _Chain.of(proof.codes, np.asarray([scale]), np.asarray([-zero * scale]))
@@ -279,4 +282,4 @@ def _residual(
 
 def _plain(value: Quantized) -> bool:
     qtype = value.qtype
-    return qtype.codebook is None and not qtype.per_axis and qtype.codes.count <= 256
+    return qtype.codebook is None and not qtype.per_axis and qtype.codes.count <= MOST_CODES
