@@ -20,13 +20,15 @@ from tvm_qnn.errors import TargetError
 from tvm_qnn.evaluate import evaluate
 from tvm_qnn.frontend import Imported
 from tvm_qnn.inspection import source_name
-from tvm_qnn.ops import is_op, shape_of
+from tvm_qnn.ops import attrs_of, is_op, make, shape_of
+from tvm_qnn.ops.fixed import FIXED_OPERATORS
 from tvm_qnn.passes.pipeline import to_kernels
-from tvm_qnn.passes.rewrite import name_of
+from tvm_qnn.passes.rewrite import Rewriter, calls, name_of, rewrite
 from tvm_qnn.targets import Target
 
 Array = NDArray[Any]
 _MOVES = ("relax.reshape", "relax.permute_dims")
+_STATED = ("qnn.fixed_output",)
 Progress = Callable[[int, int], None]
 
 
@@ -38,8 +40,8 @@ class Layer:
         name: node of the source.
         elements: number of elements.
         differing: how many differ.
-        exact: whether the elements are integers, which must be equal; floats are compared too, but
-            only reported.
+        exact: whether the elements must be equal: integers, and floats whose definition states the
+            order of every sum. Other floats are compared too, but only reported.
         example: index, value and defined value of the first difference.
     """
 
@@ -99,9 +101,11 @@ def verify(
     arrays = random_arrays(imported.inputs) if inputs is None else dict(inputs)
     pieces = list(batches(imported.inputs, arrays))[:limit]
     chosen, _ = prepared(imported, device, lowering)
-    lowered = to_kernels(chosen, device)
-    module, exposed = _exposed(lowered.module)
-    run = _runner(module, exposed, imported, device)
+    # The program as it is, and where operators are fused, one that shows their results.
+    programs = [chosen, *([_opened(chosen)] if _fused(chosen) else [])]
+    lowered = [_exposed(to_kernels(program, device).module) for program in programs]
+    runners = [_runner(module, exposed, imported, device) for module, exposed in lowered]
+    stated = {name for name, call in calls(chosen) if is_op(call, *_STATED)}
     parameters = [name_of(p) for p in chosen["main"].params]
     layers: dict[str, Layer] = {}
     outputs: list[list[Array]] = []
@@ -110,15 +114,62 @@ def verify(
         ordered = [piece[info.name] for info in imported.inputs]
         # Parameters have the names of the inputs as far as Relax allows them.
         defined = evaluate(chosen, dict(zip(parameters, ordered, strict=True)))
-        for name, result in run(ordered).items():
-            if name in defined:
-                layer = _compare(source_name(name, imported), result, defined[name])
-                layers[name] = layer if name not in layers else layers[name].joined(layer)
+        results: dict[str, Array] = {}
+        for run in runners:
+            found = {
+                n if n in defined else n.removesuffix("_out"): r for n, r in run(ordered).items()
+            }
+            results = {**found, **results}
+        for name in (n for n in defined if n in results):
+            exact = name in stated or results[name].dtype.kind in "iub"
+            layer = _compare(source_name(name, imported), results[name], defined[name], exact)
+            layers[name] = layer if name not in layers else layers[name].joined(layer)
         outputs.append(defined[""])
     progress(len(pieces), len(pieces))
     whole = [joined(parts) for parts in zip(*outputs, strict=True)]
     named = {o.name: v for o, v in zip(imported.outputs, whole, strict=True)}
     return Verification(tuple(layers.values()), named)
+
+
+def _fused(mod: Any) -> bool:
+    return any(
+        is_op(call, *FIXED_OPERATORS) and "kernel" in attrs_of(call) for _, call in calls(mod)
+    )
+
+
+def _opened(mod: Any) -> Any:
+    """Return a module that returns the results of all fused operators, too."""
+
+    def visit(_rewriter: Rewriter, call: Any, _name: str) -> Any:
+        if not is_op(call, *FIXED_OPERATORS) or "kernel" not in attrs_of(call):
+            return None
+        return make(call.op.name, call.args, **{**attrs_of(call), "outside": 1})
+
+    main = rewrite(mod, visit)["main"]
+    bindings = [binding for block in main.body.blocks for binding in block.bindings]
+    builder = relax.BlockBuilder()
+    new: dict[Any, Any] = {}
+    params = [relax.Var(name_of(p), p.ty) for p in main.params]
+    new.update(zip(main.params, params, strict=True))
+    with builder.function("main", params):
+        for binding in bindings:
+            new[binding.var] = builder.emit(_rebuilt(binding.value, new), name_of(binding.var))
+        fused = [new[b.var] for b in bindings if is_op(b.value, *FIXED_OPERATORS)]
+        builder.emit_func_output(relax.Tuple([_rebuilt(main.body.body, new), *fused]))
+    return builder.get()
+
+
+def _rebuilt(expr: Any, new: Mapping[Any, Any]) -> Any:
+    """Return an expression of new variables."""
+    if isinstance(expr, relax.Var):
+        return new[expr]
+    if isinstance(expr, relax.Tuple):
+        return relax.Tuple([_rebuilt(e, new) for e in expr.fields])
+    if isinstance(expr, relax.TupleGetItem):
+        return relax.TupleGetItem(_rebuilt(expr.tuple_value, new), expr.index)
+    if isinstance(expr, relax.Call):
+        return relax.Call(expr.op, [_rebuilt(a, new) for a in expr.args], expr.attrs, expr.ty_args)
+    return expr
 
 
 def _runner(
@@ -171,7 +222,7 @@ def _exposed(mod: Any) -> tuple[Any, list[TensorInfo]]:
         binding.var
         for block in main.body.blocks
         for binding in block.bindings
-        if isinstance(binding.value, relax.Call)
+        if isinstance(binding.value, relax.Call | relax.TupleGetItem)
         and isinstance(binding.var.ty, relax.TensorType)
         and (not is_op(binding.value, *_MOVES) or _names_a_kernel(binding))
     ]
@@ -180,21 +231,10 @@ def _exposed(mod: Any) -> tuple[Any, list[TensorInfo]]:
     params = [relax.Var(name_of(p), p.ty) for p in main.params]
     new.update(zip(main.params, params, strict=True))
 
-    def rebuilt(expr: Any) -> Any:
-        if isinstance(expr, relax.Var):
-            return new[expr]
-        if isinstance(expr, relax.Tuple):
-            return relax.Tuple([rebuilt(e) for e in expr.fields])
-        if isinstance(expr, relax.TupleGetItem):
-            return relax.TupleGetItem(rebuilt(expr.tuple_value), expr.index)
-        if isinstance(expr, relax.Call):
-            return relax.Call(expr.op, [rebuilt(a) for a in expr.args], expr.attrs, expr.ty_args)
-        return expr
-
     with builder.function("exposed", params):
         for block in main.body.blocks:
             for binding in block.bindings:
-                new[binding.var] = builder.emit(rebuilt(binding.value), name_of(binding.var))
+                new[binding.var] = builder.emit(_rebuilt(binding.value, new), name_of(binding.var))
         builder.emit_func_output(relax.Tuple([new[v] for v in variables]))
     result = builder.get()
     functions = {gv: f for gv, f in result.functions.items() if gv.name_hint == "prepare"}
@@ -213,8 +253,7 @@ def _names_a_kernel(binding: Any) -> bool:
     )
 
 
-def _compare(name: str, result: Array, defined: Array) -> Layer:
-    exact = result.dtype.kind in "iub"
+def _compare(name: str, result: Array, defined: Array, exact: bool) -> Layer:
     same = result == defined
     if not exact:
         same |= np.isnan(result) & np.isnan(defined)
