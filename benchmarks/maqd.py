@@ -1,0 +1,212 @@
+"""Train MaQD networks on CIFAR-10 and write what they reach to benchmarks/results/maqd_*.csv.
+
+    python -m benchmarks.maqd --data DIR --out DIR [--part headline|surrogate|grid|norm]
+
+Every network is a cell with a folder below OUT. A finished cell is not trained again, an unfinished
+one goes on after its last whole epoch, so that the same command continues whatever was cut off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from tvm_qnn.nn import checkpoint, cifar
+from tvm_qnn.nn.checkpoint import Epoch, Recipe
+from tvm_qnn.nn.data import Images
+from tvm_qnn.nn.maqd_models import VggConfig, fuse_training
+from tvm_qnn.nn.maqd_start import start_from
+from tvm_qnn.nn.networks import build
+from tvm_qnn.nn.train import as_input, train
+
+RESULTS = Path(__file__).resolve().parent / "results"
+CALIBRATION_IMAGES = 500
+
+LARGE = VggConfig(channels=(48, 128, 256, 256, 256), pools=(0, 1, 3))
+SMALL = VggConfig(channels=(16, 32, 64, 64), pools=(0, 1, 3))
+
+FLOAT = Recipe(
+    epochs=15, batch=256, optimizer="sgd", rate=0.4, norm_rate=0.4, decay=5e-4,
+    schedule="linear", warmup=0.2, smoothing=0.1, shift=2, bfloat16=True,
+)  # fmt: skip
+QUANTIZED = Recipe(
+    epochs=30, batch=256, optimizer="muon", rate=0.03, norm_rate=0.05,
+    schedule="linear", warmup=0.05, smoothing=0.1, shift=2, bfloat16=True,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A network to train.
+
+    Attributes:
+        name: Name of its folder.
+        cfg: Shape.
+        recipe: How to train.
+        images: Number of training images, the first ones; 0 stands for all.
+        start: Name of the cell with the full-precision twin that it starts from, or "".
+    """
+
+    name: str
+    cfg: VggConfig
+    recipe: Recipe
+    images: int = 0
+    start: str = ""
+
+
+def headline() -> list[Cell]:
+    """The larger network: full precision, and (M_w, M_a) = (3, 8) that starts from it."""
+    twin = Cell("headline-float", replace(LARGE, precision="float"), FLOAT)
+    return [twin, Cell("headline-3-8", LARGE, QUANTIZED, start=twin.name)]
+
+
+def surrogate(images: int, epochs: int, seeds: int) -> list[Cell]:
+    """Scaled sigmoid against straight-through on the smaller network, from random weights."""
+    recipe = replace(QUANTIZED, epochs=epochs, batch=128)
+    return [
+        Cell(
+            f"surrogate-{kind}-{states[0]}-{states[1]}-seed{seed}",
+            replace(SMALL, surrogate=kind, weight_states=states[0], activation_states=states[1]),
+            replace(recipe, seed=seed),
+            images,
+        )
+        for seed in range(seeds)
+        for states in ((3, 2), (3, 8))
+        for kind in ("sigmoid", "straight-through")
+    ]
+
+
+def grid(images: int, epochs: int) -> list[Cell]:
+    """All (M_w, M_a) of the smaller network from random weights, and its full-precision twin."""
+    recipe = replace(QUANTIZED, epochs=epochs, batch=128)
+    rate = replace(FLOAT, epochs=epochs, batch=128, rate=0.2, norm_rate=0.2)
+    twin = Cell("grid-float", replace(SMALL, precision="float"), rate, images)
+    return [twin] + [
+        Cell(
+            f"grid-{weights}-{activations}",
+            replace(SMALL, weight_states=weights, activation_states=activations),
+            recipe,
+            images,
+        )
+        for weights in (3, 5, 7, 15)
+        for activations in (2, 4, 8, 16)
+    ]
+
+
+def norm(images: int, epochs: int) -> list[Cell]:
+    """Layer-batch, batch and layer normalization at four batch sizes; rates go with the root."""
+    cells = []
+    for batch in (128, 32, 8, 2):
+        scale = (batch / 128) ** 0.5
+        recipe = replace(
+            QUANTIZED, epochs=epochs, batch=batch,
+            rate=QUANTIZED.rate * scale, norm_rate=QUANTIZED.norm_rate * scale,
+        )  # fmt: skip
+        cells += [
+            Cell(f"norm-{kind}-{batch}", replace(SMALL, norm=kind), recipe, images)
+            for kind in ("layer-batch", "batch", "layer")
+        ]
+    return cells
+
+
+def run(cell: Cell, data: Images, out: Path, fuse: bool) -> None:
+    """Train a cell as far as it is not trained yet."""
+    folder = out / cell.name
+    rows = trained(cell, out)
+    if len(rows) == cell.recipe.epochs:
+        return
+    net = build(cell.cfg, cell.recipe.seed)
+    if cell.start and not rows:
+        twin, _, _ = checkpoint.load_trained(out / cell.start / checkpoint.NAME)
+        start_from(net, twin, as_input(torch.from_numpy(data.train_images[:CALIBRATION_IMAGES])))
+    if fuse:
+        fuse_training(net)
+    chosen = slice(0, cell.images or None)
+    part = replace(
+        data, train_images=data.train_images[chosen], train_labels=data.train_labels[chosen]
+    )
+
+    def done(row: Epoch) -> None:
+        print(
+            f"{cell.name}: epoch {row.epoch}/{cell.recipe.epochs}, loss {row.loss:.4f}, test "
+            f"accuracy {100 * row.test_accuracy:.2f} %, {row.seconds:.0f} s",
+            flush=True,
+        )
+
+    train(net, part, cell.recipe, folder, resume=True, done=done)
+
+
+def trained(cell: Cell, out: Path) -> list[Epoch]:
+    """Return the finished epochs of a cell."""
+    path = out / cell.name / checkpoint.NAME
+    return checkpoint.load_trained(path)[2] if path.exists() else []
+
+
+def write(part: str, cells: Sequence[Cell], out: Path, results: Path) -> None:
+    """Write the table of a part: a row for every cell that has finished an epoch."""
+    table = []
+    for cell in cells:
+        rows = trained(cell, out)
+        if not rows:
+            continue
+        shape, recipe = asdict(cell.cfg), asdict(cell.recipe)
+        table.append(
+            {
+                "cell": cell.name,
+                "channels": "-".join(str(c) for c in cell.cfg.channels),
+                **{key: shape[key] for key in ("precision", "weight_states", "activation_states")},
+                **{key: shape[key] for key in ("norm", "surrogate")},
+                "start": cell.start or "random",
+                "images": cell.images or 50_000,
+                **{key: recipe[key] for key in ("optimizer", "batch", "seed", "epochs")},
+                "epochs_done": len(rows),
+                "train_accuracy": f"{rows[-1].train_accuracy:.4f}",
+                "test_accuracy": f"{rows[-1].test_accuracy:.4f}",
+                "seconds": f"{sum(row.seconds for row in rows):.0f}",
+            }
+        )
+    if not table:
+        return
+    results.mkdir(parents=True, exist_ok=True)
+    with (results / f"maqd_{part}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(table[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train the chosen parts one after the other."""
+    parser = argparse.ArgumentParser(description="Train MaQD networks on CIFAR-10.")
+    parser.add_argument("--data", type=Path, required=True, help="folder of CIFAR-10")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoints")
+    parser.add_argument(
+        "--part", choices=("headline", "surrogate", "grid", "norm"), action="append"
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the tables")
+    parser.add_argument("--images", type=int, default=10_000, help="training images of the tables")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs of the tables")
+    parser.add_argument("--norm-epochs", type=int, default=2, help="epochs of part norm")
+    parser.add_argument("--seeds", type=int, default=2, help="seeds of part surrogate")
+    parser.add_argument("--fuse", action="store_true", help="compile; needs a C++ compiler")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    data = cifar.load(options.data)
+    parts = {
+        "headline": headline(),
+        "surrogate": surrogate(options.images, options.epochs, options.seeds),
+        "grid": grid(options.images, options.epochs),
+        "norm": norm(options.images, options.norm_epochs),
+    }
+    for part in options.part or parts:
+        for cell in parts[part]:
+            run(cell, data, options.out, options.fuse)
+            write(part, parts[part], options.out, options.results)
+
+
+if __name__ == "__main__":
+    main()
