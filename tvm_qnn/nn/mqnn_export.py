@@ -47,6 +47,8 @@ class MqnnGraph(Graph):
 
     def norm(self, name: str, x: str, layer: nn.BatchNorm2d) -> str:
         """Batch normalization with its running statistics."""
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
         parts = {
             "gain": layer.weight,
             "bias": layer.bias,
