@@ -23,14 +23,18 @@ from tvm_qnn.spec import packed_bytes
 
 
 def longest_pattern(work: CodebookWork, plan: TapsPlan, weights: NDArray[Any]) -> int:
-    """Return the most taps that one pattern of codes has, for indices OHWI."""
+    """Return the most taps that one pattern of codes has, less those skipped, for indices OHWI."""
     flat = np.asarray(weights, np.int64).reshape(work.conv.out_channels, -1)
     most = 0
     for first in range(0, len(flat), plan.group):
-        pattern = np.zeros(flat.shape[1], np.int64)
-        for channel in range(first, min(first + plan.group, len(flat))):
-            pattern = pattern * work.values + flat[channel]
-        most = max(most, int(np.bincount(pattern).max()))
+        pattern, skipped = np.zeros(flat.shape[1], np.int64), 0
+        for codes in flat[first : first + plan.group]:
+            pattern = pattern * work.values + codes
+            skipped = skipped * work.values + int(np.bincount(codes).argmax())
+        count = np.bincount(pattern, minlength=skipped + 1)
+        if plan.shared:
+            count[skipped] = 0
+        most = max(most, int(count.max()))
     return most
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvm_qnn import spec
-from tvm_qnn.ops.workload import ConvWork
+from tvm_qnn.ops.workload import CodebookWork, ConvWork
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Inputs:
         x: codes [N, H, W, C], or bit planes where the work says so.
         weights: codes OHWI.
         stream: the weights as ``prepare`` gets them (:func:`spec.pack_stream`).
-        parameters: those of the epilogue.
+        parameters: the codebook [M, rows] where there is one, and those of the epilogue.
         expected: the result by ``spec``.
     """
 
@@ -51,13 +51,42 @@ def random_inputs(work: ConvWork, seed: int = 0) -> Inputs:
     )
 
 
+def random_codebook(work: CodebookWork, seed: int = 0, zero: int | None = None) -> Inputs:
+    """Draw arguments for ``work``: asymmetric values, and code 0 twice as often as the others.
+
+    Args:
+        work: the convolution.
+        seed: of the random numbers.
+        zero: the code whose value is 0, if any.
+    """
+    rng = np.random.default_rng(seed)
+    conv = work.conv
+    x = _codes(rng, conv.x, (conv.batch, conv.height, conv.width, conv.in_channels))
+    index = np.maximum(rng.integers(-1, work.values, conv.weight_shape), 0).astype(np.uint8)
+    table = (rng.standard_normal((work.rows, work.values)) + 0.3).astype(np.float32)
+    if zero is not None:
+        table[:, zero] = 0
+    sums = spec.codebook_conv2d(
+        x, index, table, x_zero=conv.x_zero, strides=conv.strides, padding=conv.padding,
+        dilation=conv.dilation, groups=conv.groups,
+    )  # fmt: skip
+    parameters, expected = _epilogue(rng, conv, sums)
+    return Inputs(
+        x=x,
+        weights=index,
+        stream=spec.pack_stream(index, conv.w),
+        parameters=(np.ascontiguousarray(table.T), *parameters),
+        expected=expected,
+    )
+
+
 def _codes(rng: np.random.Generator, codes: spec.Codes, shape: tuple[int, ...]) -> NDArray[Any]:
     index = rng.integers(0, codes.count, shape)
     return codes.from_index(index).astype(codes.dtype)
 
 
 def _epilogue(
-    rng: np.random.Generator, work: ConvWork, acc: NDArray[np.int32]
+    rng: np.random.Generator, work: ConvWork, acc: NDArray[Any]
 ) -> tuple[tuple[NDArray[Any], ...], NDArray[Any]]:
     """Return parameters of the epilogue of ``work`` and the result for ``acc``."""
     epilogue, channels = work.epilogue, work.out_channels
