@@ -109,10 +109,9 @@ def run(cell: Cell, data: Images, out: Path, seed: int, epochs: tuple[int, int])
         )
     else:
         cfg = cfg.full_precision()
-    start = mqnn_train.TUNING if cell.tuned else mqnn_train.FULL
     full = out / Cell(cell.folder, tuned=False).name / checkpoint.NAME
     net = mqnn_train.network(cfg, seed, full if cell.tuned else None)
-    recipe = mqnn_train.recipe(data, start, epochs[cell.tuned], seed)
+    recipe = mqnn_train.recipe(data, cell.tuned, epochs[cell.tuned], seed)
 
     def done(row: Epoch) -> None:
         print(f"{cell.name}: epoch {row.epoch}, loss {row.loss:.4f}, test accuracy "

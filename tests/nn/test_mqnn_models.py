@@ -25,14 +25,14 @@ class InterruptedRunError(Exception):
 def full(tiny, tmp_path_factory):
     """Folder of a run in full precision."""
     out = tmp_path_factory.mktemp("full")
-    recipe = mqnn_train.recipe(tiny, replace(mqnn_train.FULL, batch=32, rate=1e-2), 15)
+    recipe = replace(mqnn_train.recipe(tiny, False, 15), batch=32, rate=1e-2)
     rows = train(mqnn_train.network(SMALL.full_precision(), 0), tiny, recipe, out)
     assert rows[-1].test_accuracy > 0.9
     return out / checkpoint.NAME
 
 
 def tuned(tiny, full, cfg, out, epochs=3, resume=False, report=lambda epoch, step, steps: None):
-    recipe = mqnn_train.recipe(tiny, replace(mqnn_train.TUNING, batch=32), epochs)
+    recipe = replace(mqnn_train.recipe(tiny, True, epochs), batch=32)
     net = mqnn_train.network(cfg, 0, full)
     rows = train(net, tiny, recipe, out, resume=resume, report=report)
     return net, [replace(row, seconds=0.0) for row in rows]
@@ -159,6 +159,23 @@ def test_networks_for_both_sizes_of_images(tiny):
     assert MqnnNet(CIFAR).eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
-def test_config_needs_a_stride_for_every_convolution():
-    with pytest.raises(ValueError, match="stride"):
-        MqnnConfig(channels=(8, 8), strides=(1,))
+def test_recipes_differ_by_data_and_start(tiny):
+    digits = replace(tiny, name="mnist")
+    colour = replace(tiny, name="cifar-10", train_images=tiny.train_images.repeat(3, axis=1))
+    assert not mqnn_train.recipe(digits, False).flip
+    assert mqnn_train.recipe(colour, False, seed=4) == replace(mqnn_train.FULL_COLOUR, seed=4)
+    tuned = mqnn_train.recipe(colour, True, 9)
+    assert (tuned.epochs, tuned.optimizer, tuned.shift, tuned.flip) == (9, "adamw", 2, True)
+    assert mqnn_train.recipe(tiny, True).shift == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"channels": (8, 8), "strides": (1,)}, "stride"),
+        ({"channels": (8, 8), "strides": (1, 1), "pools": (2,)}, "pool"),
+    ],
+)
+def test_config_needs_a_stride_and_a_pool_for_every_convolution(options, name):
+    with pytest.raises(ValueError, match=name):
+        MqnnConfig(**options)

@@ -72,7 +72,6 @@ def mqnn(
         cfg = cfg.full_precision()
     if pretrained is not None and pretrained.is_dir():
         pretrained = pretrained / checkpoint.NAME
-    start = mqnn_train.FULL if pretrained is None else mqnn_train.TUNING
-    recipe = mqnn_train.recipe(images, start, epochs, seed)
+    recipe = mqnn_train.recipe(images, pretrained is not None, epochs, seed)
     net = mqnn_train.network(cfg, seed, pretrained)
     run(net, images, recipe, out, resume, threads, export, batch)

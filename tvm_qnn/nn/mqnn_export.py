@@ -108,6 +108,9 @@ def to_onnx(net: MqnnNet, batch: int = 1) -> onnx.ModelProto:
         )
         x = graph.norm(f"norm{number}", x, block.norm)
         x = graph.activation(f"activation{number}", x, block.activation)
+        if block.pool > 1:
+            sizes = [block.pool] * 2
+            x = graph.node("MaxPool", f"maxpool{number}", [x], kernel_shape=sizes, strides=sizes)
     x = graph.node("Flatten", "flatten", [graph.node("GlobalAveragePool", "pool", [x])])
     x = graph.activation("pooled", x, net.pooled)
     bias = graph.constant("linear_bias", net.linear.bias.detach().numpy())

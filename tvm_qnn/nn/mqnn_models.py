@@ -9,6 +9,7 @@ from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tvm_qnn.errors import ModelError
 from tvm_qnn.nn.maqd import EPSILON, FixedQuantizer
@@ -33,6 +34,8 @@ class MqnnConfig:
         image_channels: Channels of the input image.
         channels: Output channels of every convolution.
         strides: Stride of every convolution, as long as ``channels``.
+        pools: Size and stride of the maximum pool behind every block, 1 for none; empty for none
+            at all.
         classes: Number of logits.
         states: M of every layer, 2 to 16; 0 keeps the weights in full precision.
         thresholds: How the partitions are found, see :class:`Mary`.
@@ -49,6 +52,7 @@ class MqnnConfig:
     image_channels: int = 1
     channels: tuple[int, ...] = (32, 32, 64, 64)
     strides: tuple[int, ...] = (2, 1, 2, 1)
+    pools: tuple[int, ...] = ()
     classes: int = 10
     states: int = 3
     thresholds: Thresholds = "lloyd"
@@ -63,6 +67,11 @@ class MqnnConfig:
             raise ValueError(
                 f"one stride a convolution: {len(self.channels)} channel counts, "
                 f"{len(self.strides)} strides"
+            )
+        if self.pools and len(self.pools) != len(self.channels):
+            raise ValueError(
+                f"one pool a convolution, or none: {len(self.channels)} channel counts, "
+                f"{len(self.pools)} pools"
             )
 
     @property
@@ -100,8 +109,9 @@ class MqnnConfig:
 CIFAR = MqnnConfig(
     image_size=32,
     image_channels=3,
-    channels=(32, 48, 64, 96, 96),
-    strides=(1, 2, 1, 2, 1),
+    channels=(32, 64, 128, 128),
+    strides=(1, 1, 1, 1),
+    pools=(2, 2, 1, 1),
 )
 """The network for 32x32 colour images, 20 million multiplications an image."""
 
@@ -111,19 +121,27 @@ _QUANTIZING = ("levels", "first", "gaps", "unit", "scale", "started")
 
 
 class MqnnBlock(nn.Module):
-    """3x3 convolution, batch normalization, activation."""
+    """3x3 convolution, batch normalization, activation, and a maximum pool where there is one."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int, how: Mary | None, bits: int
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        pool: int,
+        how: Mary | None,
+        bits: int,
     ) -> None:
         super().__init__()
         self.conv = MaryConv2d(in_channels, out_channels, stride=stride, how=how)
         self.norm = nn.BatchNorm2d(out_channels, eps=EPSILON)
         self.activation: nn.Module = UnsignedActivation(bits) if bits else nn.ReLU()
+        self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, C, H, W]`` to ``[N, out_channels, ceil(H/stride), ceil(W/stride)]``."""
-        return cast("Tensor", self.activation(self.norm(self.conv(x))))
+        """``[N, C, H, W]`` to ``[N, out_channels, H', W']``, smaller by stride and pool."""
+        x = cast("Tensor", self.activation(self.norm(self.conv(x))))
+        return functional.max_pool2d(x, self.pool) if self.pool > 1 else x
 
 
 class MqnnNet(nn.Module):
@@ -145,6 +163,7 @@ class MqnnNet(nn.Module):
                 widths[i],
                 widths[i + 1],
                 stride,
+                cfg.pools[i] if cfg.pools else 1,
                 how if i or cfg.quantized_ends else None,
                 bits,
             )
@@ -208,7 +227,7 @@ def _shape(cfg: MqnnConfig) -> str:
     blocks = ", ".join(f"{c}/{s}" for c, s in zip(cfg.channels, cfg.strides, strict=True))
     return (
         f"{cfg.image_channels}x{cfg.image_size}x{cfg.image_size}, channels/strides {blocks}, "
-        f"{cfg.classes} classes"
+        f"pools {list(cfg.pools)}, {cfg.classes} classes"
     )
 
 

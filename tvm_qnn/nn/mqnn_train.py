@@ -14,7 +14,19 @@ from tvm_qnn.nn.mqnn_models import CIFAR, MqnnConfig, MqnnNet
 from tvm_qnn.nn.networks import build
 
 FULL = Recipe(epochs=12, rate=3e-3, norm_rate=3e-3, decay=0.01, warmup=0.05, bfloat16=True)
-"""From random weights."""
+"""Full precision, from random weights, grey images."""
+FULL_COLOUR = replace(
+    FULL,
+    optimizer="sgd",
+    rate=0.2,
+    norm_rate=0.2,
+    decay=5e-4,
+    warmup=0.2,
+    schedule="linear",
+    smoothing=0.1,
+    shift=2,
+)
+"""Full precision, from random weights, colour images."""
 TUNING = replace(FULL, epochs=6, rate=2e-3, norm_rate=2e-3, decay=0.0)
 """From weights trained before."""
 
@@ -26,20 +38,22 @@ def shape(data: Images) -> MqnnConfig:
     return replace(base, image_channels=channels, image_size=size)
 
 
-def recipe(data: Images, start: Recipe, epochs: int | None = None, seed: int = 0) -> Recipe:
+def recipe(data: Images, tuned: bool, epochs: int | None = None, seed: int = 0) -> Recipe:
     """Recipe for a data set: colour images shift further, and digits are not mirrored.
 
     Args:
         data: What to train on.
-        start: :data:`FULL` or :data:`TUNING`.
+        tuned: Whether to start from weights trained before.
         epochs: Number of epochs instead of the recipe's own.
         seed: Seed of everything random.
     """
+    colour = data.train_images.shape[1] == 3
+    start = TUNING if tuned else FULL_COLOUR if colour else FULL
     return replace(
         start,
         epochs=epochs or start.epochs,
         seed=seed,
-        shift=4 if data.train_images.shape[1] == 3 else 1,
+        shift=FULL_COLOUR.shift if colour else FULL.shift,
         flip=data.name != "mnist",
     )
 
