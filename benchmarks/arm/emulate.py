@@ -153,6 +153,6 @@ def run(
 
 def _describe(array: NDArray[Any]) -> bytes:
     """Return the record of one tensor that the driver reads."""
-    code = {"i": 0, "u": 1, "f": 2}[array.dtype.kind]
+    code = {"i": 0, "u": 1, "f": 2, "b": 6}[array.dtype.kind]
     head = [code, array.dtype.itemsize * 8, array.ndim, *array.shape, array.nbytes]
     return struct.pack(f"<{len(head)}q", *head) + np.ascontiguousarray(array).tobytes()

@@ -1,0 +1,161 @@
+"""Operators of memory networks with inputs, and what the definitions make of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.arm import emulate
+from tvm_qnn import spec
+from tvm_qnn._tvm import tvm
+from tvm_qnn.schedules.memory import Argument, padded_size, round_up
+from tvm_qnn.schedules.memory_kernel import Operation, Work, build_memory
+from tvm_qnn.spec import FixedPoint
+from tvm_qnn.spec.fixed import softmax_table
+from tvm_qnn.targets.record import Target
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a memory network is."""
+
+    batch: int
+    slots: int
+    width: int
+    words: int = 5
+    vocabulary: int = 17
+    answers: int = 11
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel, its arguments and what it must compute."""
+
+    name: str
+    work: Work
+    arguments: list[np.ndarray]
+    expected: list[np.ndarray]
+
+
+def codes(rng: np.random.Generator, fmt: FixedPoint, *shape: int) -> np.ndarray:
+    """Codes of which one in four is an extreme, and one in four lies near to 0."""
+    m = fmt.limit
+    drawn = rng.integers(-m, m + 1, shape)
+    kind = rng.integers(0, 4, shape)
+    drawn = np.where(kind == 0, rng.choice([-m, m], shape), drawn)
+    drawn = np.where(kind == 1, rng.integers(-1, 2, shape), drawn)
+    return drawn.astype(fmt.dtype)
+
+
+def packed(weights: np.ndarray) -> np.ndarray:
+    """What ``prepare`` makes of weights."""
+    rows, width = weights.shape
+    stride = round_up(width)
+    flat = np.zeros(padded_size(rows, width), weights.dtype)
+    flat[: rows * stride].reshape(rows, stride)[:, :width] = weights
+    return flat
+
+
+def one(
+    kind: str, fmt: FixedPoint | None, arrays: list[np.ndarray], expected: Any, prepared: int = -1,
+    **more: Any,
+) -> Case:  # fmt: skip
+    """A kernel of one operator.
+
+    Args:
+        kind: as in :class:`Operation`.
+        fmt: its format.
+        arrays: its inputs.
+        expected: its result.
+        prepared: which input are weights that ``prepare`` pads.
+        more: further fields of the operation.
+    """
+    arguments, given = {}, []
+    for i, array in enumerate(arrays):
+        shape = array.shape if i == prepared else None
+        given.append(packed(array) if i == prepared else np.ascontiguousarray(array))
+        arguments[i] = Argument(f"in{i}", given[-1].shape, str(array.dtype), shape)
+    out = len(arrays)
+    expected = np.asarray(expected)
+    results = {out: Argument("out", expected.shape, str(expected.dtype))}
+    operation = Operation(kind, tuple(range(out)), out, fmt, **more)
+    name = f"{kind}_{'_'.join(map(str, more.values()))}".rstrip("_").replace(".", "_")
+    return Case(name, Work(arguments, results, {}, (operation,)), given, [expected])
+
+
+def cases(rng: np.random.Generator, fmt: FixedPoint, size: Size) -> list[Case]:
+    """One case for each operator, of random codes."""
+    n, slots, width = size.batch, size.slots, size.width
+    memory, key = codes(rng, fmt, n, slots, width), codes(rng, fmt, n, width)
+    # A row and a key that saturate, or that agree wholly.
+    memory[:, :1] = fmt.limit
+    key[0] = fmt.limit
+    scores = codes(rng, fmt, n, slots)
+    valid = rng.random((n, slots)) < 0.7
+    valid[0] = False
+    table = codes(rng, fmt, size.vocabulary, width)
+    table[0] = 0
+    words = rng.integers(-1, size.vocabulary + 2, (n, slots, size.words)).astype(np.int32)
+    words[:, -1] = 0
+    square = codes(rng, fmt, width + 3, width)
+    weights = rng.normal(0, 1, (size.answers, width)).astype(np.float32)
+    exponentials = softmax_table(fmt).astype(np.int32)
+    probabilities = np.where(rng.random((n, slots)) < 0.5, 0, scores).astype(fmt.dtype)
+    found = [
+        one("bag", fmt, [table, words], spec.fixed_bag(table, words, fmt), prepared=0),
+        one("bag", fmt, [table, words[:, 0]], spec.fixed_bag(table, words[:, 0], fmt)),
+        one("valid", None, [words], spec.fixed_valid(words)),
+        one("softmax", fmt, [scores, valid, exponentials], spec.fixed_softmax(scores, valid, fmt)),
+        one("read", fmt, [probabilities, memory], spec.fixed_read(probabilities, memory, fmt)),
+        one("add", fmt, [key, key[::-1]], spec.fixed_add(key, key[::-1], fmt)),
+        one("output", fmt, [weights.T, key], spec.fixed_output(weights, key, fmt)),
+    ]
+    for alpha in (-3, 0):
+        hamming = spec.hamming_similarity(memory, key, fmt, alpha)
+        found.append(one("hamming", fmt, [memory, key], hamming, alpha=alpha))
+    for binary in (False, True):
+        dense = spec.fixed_dense(square, key, fmt, binary)
+        similar = spec.fixed_similarity(memory, key, fmt, binary)
+        found += [
+            one("dense", fmt, [square, key], dense, prepared=0, binary=binary),
+            one("dense", fmt, [square, key], dense, binary=binary),
+            one("similarity", fmt, [memory, key], similar, binary=binary),
+        ]
+    finer = FixedPoint(max(fmt.integer - 1, 0), min(fmt.fraction + 1, 15 - max(fmt.integer - 1, 0)))
+    for dst in (finer, FixedPoint(0, 15)):
+        converted = spec.fixed_convert(memory, fmt, dst)
+        back = spec.fixed_convert(converted, dst, fmt)
+        found += [
+            one("convert", dst, [memory], converted, src=fmt),
+            one("convert", fmt, [converted], back, src=dst),
+        ]
+    return found
+
+
+def check_here(found: list[Case], target: Target) -> None:
+    """Compile all kernels at once and compare each with its definition."""
+    functions = {f"k{i}": build_memory(case.work, target, f"k{i}") for i, case in enumerate(found)}
+    module = tvm.compile(tvm.IRModule(functions), target.tvm())
+    for i, case in enumerate(found):
+        given = [tvm.runtime.tensor(a) for a in case.arguments]
+        made = [tvm.runtime.tensor(np.full_like(e, 1)) for e in case.expected]
+        module[f"k{i}"](*given, *made)
+        for result, expected in zip(made, case.expected, strict=True):
+            np.testing.assert_array_equal(result.numpy(), expected, err_msg=case.name)
+
+
+def check_emulated(found: list[Case], target: Target, folder: Path) -> None:
+    """Link all kernels into one program, run it on an emulated board, and compare."""
+    functions = {f"k{i}": build_memory(case.work, target, f"k{i}") for i, case in enumerate(found)}
+    calls = [
+        emulate.Call(f"k{i}", (*case.arguments, np.ones_like(case.expected[0])))
+        for i, case in enumerate(found)
+    ]
+    obj = emulate.compile_object(functions, target, folder / "kernels.o")
+    program = emulate.link([obj], list(functions), folder / "program")
+    results = emulate.run(program, list(functions), calls, str(target.qemu_cpu))
+    for case, result in zip(found, results, strict=True):
+        np.testing.assert_array_equal(result, case.expected[0], err_msg=case.name)

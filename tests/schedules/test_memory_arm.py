@@ -1,0 +1,28 @@
+"""Kernels of memory networks on emulated boards; no tensor is read or written beyond its end."""
+
+import numpy as np
+import pytest
+
+from benchmarks.arm import emulate
+from tests.schedules.memory_cases import Size, cases, check_emulated
+from tvm_qnn import targets
+from tvm_qnn.spec import FixedPoint
+
+LACKING = emulate.missing()
+pytestmark = [
+    pytest.mark.emulated,
+    pytest.mark.skipif(LACKING is not None, reason=LACKING or ""),
+]
+
+
+@pytest.mark.parametrize("board", ["aarch64", "rpi3", "rpi4", "rpi5"])
+def test_operators_on_emulated_boards(board, tmp_path):
+    rng = np.random.default_rng(3)
+    found = [
+        *cases(rng, FixedPoint(2, 5), Size(1, 51, 60)),
+        *cases(rng, FixedPoint(5, 2), Size(2, 3, 7)),
+        *cases(rng, FixedPoint(0, 7), Size(1, 1, 1)),
+        *cases(rng, FixedPoint(1, 2), Size(1, 5, 65)),
+        *cases(rng, FixedPoint(4, 9), Size(2, 9, 33)),
+    ]
+    check_emulated(found, targets.get(board), tmp_path)
