@@ -39,6 +39,8 @@ class Description:
         source: The method, and what is known and assumed about it.
         options: Options of ``tvm-qnn train KIND`` that make this network.
         checks: Measured facts about the network, by name.
+        tolerance: Part of the images whose label may depend on the order of float sums; 0 where
+            all sums are integers.
     """
 
     weights: str
@@ -47,6 +49,7 @@ class Description:
     source: str
     options: str
     checks: dict[str, float] = field(default_factory=dict)
+    tolerance: float = 0.0
 
 
 @dataclass
