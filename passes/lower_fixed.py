@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tvm_qnn._tvm import relax
 from tvm_qnn.ops import attrs_of, build, is_op, shape_of
 from tvm_qnn.ops.fixed import FIXED_OPERATORS, format_of
 from tvm_qnn.passes.rewrite import Rewriter, constant, name_of
-from tvm_qnn.schedules.memory import Argument
+from tvm_qnn.schedules.memory import Argument, Weight, place
 from tvm_qnn.schedules.memory_kernel import Operation, Work, build_memory, prepared_weights
-from tvm_qnn.spec import pack_stream
+from tvm_qnn.spec import FixedPoint
 from tvm_qnn.spec.fixed import softmax_table
 from tvm_qnn.targets.record import Target
 
@@ -61,15 +62,16 @@ class LowerFixed:
             if var is last or attrs_of(call).get("outside")
         }
         types = {n: call.ty for n, (_, call) in results.items()}
+        declared, values = numbers.finish(members[-1][2] if len(members) == 1 else name)
         work = Work(
-            numbers.declared,
+            declared,
             {n: Argument(f"out{i}", *_type(t)) for i, (n, t) in enumerate(types.items())},
             {numbers.of(var): _type(call.ty) for var, call, _ in members},
             tuple(operations),
         )
         function = rewriter.function(build_memory(work, self._target, name), name)
         kinds = list(types.values())
-        made = relax.call_tir(function, numbers.values, kinds if len(kinds) > 1 else kinds[0])
+        made = relax.call_tir(function, values, kinds if len(kinds) > 1 else kinds[0])
         if len(kinds) == 1:
             return made
         whole = rewriter.emit(made, name)
@@ -89,8 +91,9 @@ class _Numbers:
         self._prepared = prepared
         self._known: dict[Any, int] = {}
         self._count = 0
-        self.declared: dict[int, Argument] = {}
-        self.values: list[Any] = []
+        self._declared: dict[int, Argument] = {}
+        self._values: list[Any] = []
+        self._weights: dict[FixedPoint, dict[int, NDArray[Any]]] = {}
 
     def of(self, key: Any) -> int:
         """Return the number of a value, new if it has none."""
@@ -99,13 +102,13 @@ class _Numbers:
             self._count += 1
         return self._known[key]
 
-    def add(self, value: Any, shape: Any, dtype: str, padded: Any = None) -> int:
+    def add(self, value: Any, shape: Any, dtype: str, weights: tuple[Weight, ...] = ()) -> int:
         """Declare what a kernel reads, once."""
         number = self.of(value)
-        if number not in self.declared:
-            place = f"in{len(self.declared)}"
-            self.declared[number] = Argument(place, tuple(shape), dtype, padded)
-            self.values.append(value)
+        if number not in self._declared:
+            name = f"in{len(self._declared)}"
+            self._declared[number] = Argument(name, tuple(shape), dtype, weights)
+            self._values.append(value)
         return number
 
     def argument(self, call: Any, index: int, operator: str) -> int:
@@ -119,15 +122,21 @@ class _Numbers:
             return self.constant(np.ascontiguousarray(values.T), "float32")
         if values is None or index or not is_op(call, "qnn.fixed_bag", "qnn.fixed_dense"):
             return self.add(arg, shape_of(arg), str(arg.ty.dtype))
-        fmt = format_of(attrs_of(call))
-        kernel = prepared_weights(values.shape, fmt)
-        stream = pack_stream(values, fmt.codes)
-        for weights, variable in zip(self._prepared.weights, self._prepared.variables, strict=True):
-            same = weights.kernel.packed_shape == kernel.packed_shape
-            if same and weights.work is None and np.array_equal(weights.stream, stream):
-                return self.add(variable, kernel.packed_shape, kernel.packed_dtype, values.shape)
-        variable = self._prepared.add(operator, kernel, None, values, fmt.codes)
-        return self.add(variable, kernel.packed_shape, kernel.packed_dtype, values.shape)
+        # Formats of as many bits have the same codes, and are stored alike.
+        fmt = FixedPoint(0, format_of(attrs_of(call)).bits - 1)
+        number = self.of((values.tobytes(), values.shape, fmt))
+        self._weights.setdefault(fmt, {})[number] = values
+        return number
+
+    def finish(self, operator: str) -> tuple[dict[int, Argument], list[Any]]:
+        """Return the declared arguments and their values; the weights of a dtype are one."""
+        for fmt, weights in self._weights.items():
+            placed, _ = place({n: (w.shape[0], w.shape[1]) for n, w in weights.items()})
+            kernel = prepared_weights(placed, fmt)
+            codes = np.concatenate([w.reshape(-1) for w in weights.values()])
+            variable = self._prepared.add(operator, kernel, None, codes, fmt.codes)
+            self.add(variable, kernel.packed_shape, kernel.packed_dtype, placed)
+        return self._declared, self._values
 
     def constant(self, values: Any, dtype: str) -> int:
         """Declare a constant."""

@@ -11,7 +11,7 @@ matrices have rows of whole vectors and spare rows, which may be read but hold n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +42,7 @@ class Matrix:
         stride: elements from one row to the next.
         dtype: of the elements.
         padded: rows may be read and written to their stride, and ``SPARE_ROWS`` more be read.
+        offset: of the first row.
     """
 
     buffer: Any
@@ -50,14 +51,16 @@ class Matrix:
     stride: int
     dtype: str
     padded: bool
+    offset: int = 0
 
     def load(self, row: Any, column: Any, lanes: int = 1) -> Any:
         """Read neighbours of one row."""
-        return self.buffer[ir.lanes_at(row * self.stride + column, lanes)]
+        return self.buffer[ir.lanes_at(self.offset + row * self.stride + column, lanes)]
 
     def store(self, value: Any, row: Any, column: Any, lanes: int = 1) -> None:
         """Write neighbours of one row."""
-        ir.store(self.buffer, value, ir.lanes_at(row * self.stride + column, lanes))
+        at = ir.lanes_at(self.offset + row * self.stride + column, lanes)
+        ir.store(self.buffer, value, at)
 
 
 def rows_of(shape: Sequence[int]) -> tuple[int, int]:
@@ -71,36 +74,68 @@ def round_up(size: int, multiple: int = ALIGNMENT) -> int:
 
 
 @dataclass(frozen=True)
+class Weight:
+    """Where ``prepare`` put one matrix of weights.
+
+    Attributes:
+        number: of the value.
+        rows: number of rows.
+        width: elements of a row.
+        offset: of the first row.
+    """
+
+    number: int
+    rows: int
+    width: int
+    offset: int
+
+
+@dataclass(frozen=True)
 class Argument:
-    """An argument of a kernel.
+    """An argument of a kernel: one tensor, or all prepared weights of one dtype.
 
     Attributes:
         name: of the parameter.
-        shape: of the tensor; ``padded_shape`` of it where ``prepare`` made it.
+        shape: of the tensor.
         dtype: of the elements.
-        prepared: rows and width of weights that ``prepare`` made padded, else None.
+        weights: what lies in it, if ``prepare`` made it.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
-    prepared: tuple[int, int] | None = None
+    weights: tuple[Weight, ...] = ()
+
+
+def place(shapes: Mapping[int, tuple[int, int]]) -> tuple[tuple[Weight, ...], int]:
+    """Put matrices of weights behind each other; with their places goes the size of them all."""
+    placed, size = [], 0
+    for number, (rows, width) in shapes.items():
+        placed.append(Weight(number, rows, width, size))
+        size += padded_size(rows, width)
+    return tuple(placed), size
 
 
 @contextmanager
-def arguments(declared: Sequence[Argument]) -> Iterator[list[Matrix]]:
+def arguments(declared: Mapping[int, Argument]) -> Iterator[dict[int, Matrix]]:
     """Declare the arguments of the open function and open its body; bool is seen as int8."""
-    buffers = [ir.argument(a.name, a.shape, a.dtype) for a in declared]
+    buffers = [ir.argument(a.name, a.shape, a.dtype) for a in declared.values()]
     with T.sblock("root"):
         T.reads()
         T.writes()
-        yield [_flat(a, buffer) for a, buffer in zip(declared, buffers, strict=True)]
+        found: dict[int, Matrix] = {}
+        for (number, argument), buffer in zip(declared.items(), buffers, strict=True):
+            for w in argument.weights:
+                stride = round_up(w.width)
+                found[w.number] = Matrix(
+                    buffer, w.rows, w.width, stride, argument.dtype, True, w.offset
+                )
+            if not argument.weights:
+                found[number] = _flat(argument, buffer)
+        yield found
 
 
 def _flat(argument: Argument, buffer: Any) -> Matrix:
-    if argument.prepared is not None:
-        rows, width = argument.prepared
-        return Matrix(buffer, rows, width, round_up(width), argument.dtype, padded=True)
     rows, width = rows_of(argument.shape)
     stored = "int8" if argument.dtype == "bool" else argument.dtype
     flat = T.decl_buffer((rows * width,), stored, data=buffer.data)

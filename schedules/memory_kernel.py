@@ -12,16 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tvm_qnn._tvm import te, tirx
+from tvm.tirx.script import builder as T  # noqa: N812
+
+from tvm_qnn._tvm import tirx
 from tvm_qnn.schedules import ir, memory
 from tvm_qnn.schedules.family import Kernel
-from tvm_qnn.schedules.memory import Argument, Matrix
+from tvm_qnn.schedules.memory import Argument, Matrix, Weight
 from tvm_qnn.schedules.memory_arithmetic import BINARY, DOT, HAMMING
 from tvm_qnn.schedules.memory_bag import Bag, emit_bags
 from tvm_qnn.schedules.memory_pointwise import emit_add, emit_convert, emit_output
 from tvm_qnn.schedules.memory_read import emit_read, emit_softmax
 from tvm_qnn.schedules.memory_similarity import Similarity, emit_similarity
-from tvm_qnn.schedules.prepare import stream_indices
+from tvm_qnn.schedules.prepare import stream_index
 from tvm_qnn.spec import FixedPoint, packed_bytes
 from tvm_qnn.targets.record import Target
 
@@ -62,7 +64,8 @@ class Work:
     """What a kernel computes.
 
     Attributes:
-        arguments: what it reads, by number, in the order of its parameters.
+        arguments: what it reads, by number, in the order of its parameters; the weights in an
+            argument have numbers of their own.
         results: what it writes, by number, the last parameters.
         shapes: shape and dtype of every other value.
         operations: in an order in which they can run.
@@ -78,8 +81,8 @@ def build_memory(work: Work, target: Target, name: str) -> Any:
     """Return the PrimFunc ``(*arguments, *results)``."""
     with ir.function(name) as finished:
         declared = {**work.arguments, **work.results}
-        with memory.arguments(list(declared.values())) as matrices:
-            _Emitter(work, target, dict(zip(declared, matrices, strict=True))).emit()
+        with memory.arguments(declared) as matrices:
+            _Emitter(work, target, matrices).emit()
     return finished().with_attrs({**ir.STATIC_ATTRS, "global_symbol": name})
 
 
@@ -201,26 +204,35 @@ _EMITTERS: dict[str, Callable[[_Emitter, Operation], None]] = {
 }
 
 
-def prepared_weights(shape: Sequence[int], fmt: FixedPoint) -> Kernel:
-    """Return how weights [rows, width] become a padded matrix when an artifact is loaded.
+def prepared_weights(weights: Sequence[Weight], fmt: FixedPoint) -> Kernel:
+    """Return how weights become padded matrices when an artifact is loaded.
+
+    Args:
+        weights: where they go, in the order of their codes in the stream.
+        fmt: a format of their number of bits.
 
     Returns:
-        A kernel without ``func``; its ``prepare`` takes the dense bit stream of the codes.
+        A kernel without ``func``; its ``prepare`` takes the dense bit stream of all codes.
     """
-    rows, width = shape
-    stride = memory.round_up(width)
-    size = memory.padded_size(rows, width)
-    stream = te.placeholder((packed_bytes(rows * width, fmt.bits),), "uint8", "stream")
-    indices = stream_indices(stream, (rows, width), fmt.bits)
-
-    def code(position: Any) -> Any:
-        row, column = tirx.floordiv(position, stride), tirx.floormod(position, stride)
-        index = indices[tirx.min(row, rows - 1), tirx.min(column, width - 1)].astype("int32")
-        inside = tirx.all(row < rows, column < width)
-        return tirx.if_then_else(
-            inside, (index - fmt.limit).astype(fmt.dtype), tirx.const(0, fmt.dtype)
-        )
-
-    func = te.create_prim_func([stream, te.compute((size,), code, name="packed")])
-    prepare = func.with_attrs({**ir.STATIC_ATTRS, "global_symbol": "prepare"})
-    return Kernel("qmemory", None, prepare, (size,), fmt.dtype)
+    count = sum(w.rows * w.width for w in weights)
+    size = sum(memory.padded_size(w.rows, w.width) for w in weights)
+    bytes_ = packed_bytes(count, fmt.bits)
+    declared = {
+        0: Argument("stream", (bytes_,), "uint8"),
+        1: Argument("packed", (size,), fmt.dtype),
+    }
+    with ir.function("prepare") as finished, memory.arguments(declared) as matrices:
+        first = 0
+        for w in weights:
+            stride = memory.round_up(w.width)
+            rows = memory.padded_size(w.rows, w.width) // stride
+            with T.serial(rows) as row, T.serial(stride) as column:
+                at = tirx.min(row, w.rows - 1) * w.width + tirx.min(column, w.width - 1)
+                index = stream_index(matrices[0].buffer, first + at, fmt.bits)
+                code = (index - fmt.limit).astype(fmt.dtype)
+                inside = tirx.all(row < w.rows, column < w.width)
+                value = tirx.Select(inside, code, tirx.const(0, fmt.dtype))
+                matrices[1].store(value, 0, w.offset + row * stride + column)
+            first += w.rows * w.width
+    func = finished().with_attrs({**ir.STATIC_ATTRS, "global_symbol": "prepare"})
+    return Kernel("qmemory", None, func, (size,), fmt.dtype)

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.arm import emulate
 from tvm_qnn import spec
 from tvm_qnn._tvm import tvm
-from tvm_qnn.schedules.memory import Argument, padded_size, round_up
+from tvm_qnn.schedules.memory import Argument, padded_size, place, round_up
 from tvm_qnn.schedules.memory_kernel import Operation, Work, build_memory
 from tvm_qnn.spec import FixedPoint
 from tvm_qnn.spec.fixed import softmax_table
@@ -75,9 +75,9 @@ def one(
     """
     arguments, given = {}, []
     for i, array in enumerate(arrays):
-        shape = array.shape if i == prepared else None
+        weights = place({i: array.shape})[0] if i == prepared else ()
         given.append(packed(array) if i == prepared else np.ascontiguousarray(array))
-        arguments[i] = Argument(f"in{i}", given[-1].shape, str(array.dtype), shape)
+        arguments[i] = Argument(f"in{i}", given[-1].shape, str(array.dtype), weights)
     out = len(arrays)
     expected = np.asarray(expected)
     results = {out: Argument("out", expected.shape, str(expected.dtype))}

@@ -13,6 +13,7 @@ from tests.schedules.helpers import HOST_TARGETS
 from tests.schedules.memory_cases import Size, cases, check_here, packed
 from tvm_qnn import spec, targets
 from tvm_qnn._tvm import tvm
+from tvm_qnn.schedules.memory import place
 from tvm_qnn.schedules.memory_kernel import prepared_weights
 from tvm_qnn.spec import FixedPoint
 from tvm_qnn.targets.x86 import AVX2
@@ -73,15 +74,16 @@ def test_random_works(target, data):
     check_here(cases(rng, fmt, size), target)
 
 
-@pytest.mark.parametrize(
-    "fmt", [FixedPoint(0, 1), FixedPoint(2, 4), FixedPoint(2, 5), FixedPoint(3, 9)]
-)
-@pytest.mark.parametrize("shape", [(1, 1), (17, 60), (5, 64), (3, 65)])
-def test_prepared_weights_are_the_padded_matrix(fmt, shape):
-    m = fmt.limit
-    weights = np.random.default_rng(0).integers(-m, m + 1, shape).astype(fmt.dtype)
-    kernel = prepared_weights(shape, fmt)
+@pytest.mark.parametrize("fmt", [FixedPoint(0, 1), FixedPoint(2, 4), FixedPoint(3, 9)], ids=str)
+def test_prepared_weights_are_padded_matrices_one_behind_the_other(fmt):
+    m, shapes = fmt.limit, [(1, 1), (17, 60), (5, 64), (3, 65)]
+    rng = np.random.default_rng(0)
+    weights = [rng.integers(-m, m + 1, shape).astype(fmt.dtype) for shape in shapes]
+    placed, size = place(dict(enumerate(shapes)))
+    kernel = prepared_weights(placed, fmt)
+    assert kernel.packed_shape == (size,)
     module = tvm.compile(tvm.IRModule({"prepare": kernel.prepare}), targets.host().tvm())
     made = tvm.runtime.tensor(np.ones(kernel.packed_shape, kernel.packed_dtype))
-    module["prepare"](tvm.runtime.tensor(spec.pack_stream(weights, fmt.codes)), made)
-    np.testing.assert_array_equal(made.numpy(), packed(weights))
+    stream = spec.pack_stream(np.concatenate([w.reshape(-1) for w in weights]), fmt.codes)
+    module["prepare"](tvm.runtime.tensor(stream), made)
+    np.testing.assert_array_equal(made.numpy(), np.concatenate([packed(w) for w in weights]))
