@@ -21,10 +21,45 @@ from tvm_qnn.errors import ModelError
 from tvm_qnn.nn.export import IR_VERSION, OPSET, Graph
 from tvm_qnn.nn.fixed_functions import DOMAIN, VERSION, functions
 from tvm_qnn.nn.memory_network import MemoryNetwork, float_network
+from tvm_qnn.nn.qmann_state import Trained
 from tvm_qnn.spec import FixedPoint, fixed_quantize
 
 VOCABULARY = "tvm_qnn.vocabulary"
 """Key of the metadata: JSON with ``words`` (by number), ``answers`` (by logit) and ``slots``."""
+
+
+def from_trained(trained: Trained, name: str = "") -> MemoryNetwork:
+    """Return a trained network as arrays.
+
+    Args:
+        trained: what :func:`tvm_qnn.nn.qmann_state.load_trained` reads.
+        name: of the graph; that of the task if empty.
+
+    Raises:
+        ModelError: if it has no exported form.
+    """
+    cfg, weights = trained.config, trained.weights
+    return MemoryNetwork(
+        address=weights["wa"],
+        content=weights["wr"],
+        question=weights["wq"],
+        key=weights["wk"],
+        answer=weights["wo"],
+        fmt=cfg.format,
+        similarity=cfg.similarity,
+        binary=cfg.binary,
+        control=cfg.control,
+        alpha=cfg.alpha,
+        hops=cfg.hops,
+        words=tuple(trained.record["dictionary"]),
+        name=name or str(trained.record["name"]),
+    )
+
+
+def trained_to_onnx(trained: Trained, batch: int = 1, name: str = "") -> onnx.ModelProto:
+    """Build the model of a trained network in the sizes of its task; see :func:`to_onnx`."""
+    slots, words, asked = (int(trained.record[k]) for k in ("slots", "words", "question_words"))
+    return to_onnx(from_trained(trained, name), slots, words, asked, batch)
 
 
 def to_onnx(
