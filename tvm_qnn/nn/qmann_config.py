@@ -50,7 +50,7 @@ class QmannConfig:
     binary: bool = False
     control: bool = False
     sign_term: SignTerm = "code"
-    read_gradient: Literal["quantized", "float"] = "quantized"
+    read_gradient: Literal["float", "quantized"] = "float"
     alpha: int = -3
     embedding: int = 60
     hops: int = 3

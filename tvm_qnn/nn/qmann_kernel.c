@@ -127,10 +127,8 @@ static float hamming(const Network *n, const int32_t *code, const float *sign,
     float value = (float)total * n->raw_scale / n->scale, bound = (n->limit + 1.0f) / n->scale;
     return value > bound ? bound : value < -bound ? -bound : value;
   }
-  for (int e = 0; e < WIDTH; e++) {
-    int32_t equal = limit - (code[e] ^ key_code[e]);
-    total += sign[e] == key_sign[e] ? equal : -equal;
-  }
+  for (int e = 0; e < WIDTH; e++)
+    total += (int32_t)(sign[e] * key_sign[e]) * (limit - (code[e] ^ key_code[e]));
   /* the padding agrees in every bit */
   total -= (WIDTH - n->embedding) * limit;
   return fix_code((float)total * n->raw_scale, n->limit) / n->scale;
@@ -258,9 +256,11 @@ static double loss(const Network *n, float *logit, int32_t answer, int32_t *pred
   return log(total) - own;
 }
 
-static void hamming_backward(const Network *n, float ds, const int32_t *code, const float *sign,
-                             const float *ones, const int32_t *key_code, const float *key_sign,
-                             const float *key_ones, float *dma, float *dk) {
+static void hamming_backward(const Network *n, float ds, const int32_t *restrict code,
+                             const float *restrict sign, const float *restrict ones,
+                             const int32_t *restrict key_code, const float *restrict key_sign,
+                             const float *restrict key_ones, float *restrict dma,
+                             float *restrict dk) {
   float step = ds * n->slope, more[WIDTH];
   for (int e = 0; e < WIDTH; e++) more[e] = ones[e] - key_ones[e];
   if (n->hamming == CODE)
@@ -270,15 +270,15 @@ static void hamming_backward(const Network *n, float ds, const int32_t *code, co
       more[e] = code[e] >= key_code[e] ? count : -count;
     }
   for (int e = 0; e < WIDTH; e++) {
-    float apart = sign[e] == key_sign[e] ? 0.0f : step, along = step * more[e];
+    float apart = step * 0.5f * (1.0f - sign[e] * key_sign[e]), along = step * more[e];
     dma[e] += apart * (n->sign_constant + n->sign_other * key_sign[e]) - key_sign[e] * along;
     dk[e] += apart * (n->sign_constant + n->sign_other * sign[e]) + sign[e] * along;
   }
 }
 
 /* Gradient of the weighted read: to p (returned) and, added, to the row. dr is rounded already. */
-static float read_backward(const Network *n, const float *row, const float *dr, float entry,
-                           float *dmr) {
+static float read_backward(const Network *n, const float *restrict row, const float *restrict dr,
+                           float entry, float *restrict dmr) {
   float total = 0.0f;
   if (n->read_scale == 0.0f) {
     for (int e = 0; e < WIDTH; e++) {
