@@ -330,3 +330,11 @@ def test_layers_multiply_with_their_quantized_weights(how):
     for found in (conv, linear):
         assert all(torch.isfinite(p.grad).all() for p in found.parameters())
         assert found.weight.grad.abs().sum() > 0
+
+
+def test_convolution_keeps_the_memory_layout_of_its_weights():
+    conv = MaryConv2d(4, 8, how=Mary(3)).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 4, 6, 6).to(memory_format=torch.channels_last)
+    assert conv(x).is_contiguous(memory_format=torch.channels_last)
+    expected = torch.nn.functional.conv2d(x.contiguous(), conv.quantized_weight(), padding=1)
+    np.testing.assert_allclose(conv(x).detach(), expected.detach(), atol=1e-5)

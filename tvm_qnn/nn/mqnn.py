@@ -205,7 +205,11 @@ class MaryWeight(nn.Module):
         rows = self._rows()
         width = self.temperature * rows.detach().std(dim=1, correction=0, keepdim=True)
         found = quantize(rows, self.codebook(), self.thresholds(), self.how, width.clamp_min(1e-12))
-        return found.view(self.weight.shape)
+        found = found.view(self.weight.shape)
+        if found.ndim == 4 and self.weight.is_contiguous(memory_format=torch.channels_last):
+            # Else the convolution and all that follows it would leave this layout.
+            found = found.contiguous(memory_format=torch.channels_last)
+        return found
 
     def _rows(self) -> Tensor:
         assert self.how is not None
