@@ -223,6 +223,8 @@ def _epilogue(
     if parts is not None:
         return _residual(parts, mul, add, codes, zero, rounding)
     acc_range = accumulator_range(rewriter, chain.source)
+    if _is_lossless_pool(rewriter, chain, codes, zero, acc_range):
+        return relax.op.astype(chain.source, codes.dtype)
     if codes.count > MOST_THRESHOLD_CODES or acc_range is None:
         return build.requantize(chain.source, mul, add, codes, zero, rounding)
     channels = shape_of(chain.source)[-1]
@@ -231,6 +233,17 @@ def _epilogue(
         rounding,
     )  # fmt: skip
     return build.threshold(chain.source, levels, falling, codes)
+
+
+def _is_lossless_pool(
+    rewriter: Rewriter, chain: _Chain, codes: Codes, zero: int, acc_range: tuple[int, int] | None
+) -> bool:
+    """Tell whether the codes of a pool are its sums themselves."""
+    if rewriter.defined_by(chain.source, "qnn.sum_pool2d") is None or acc_range is None:
+        return False
+    unchanged = bool((chain.mul == 1).all() and (chain.add == 0).all())
+    holds = codes.step == 1 and codes.lo <= acc_range[0] and acc_range[1] <= codes.hi
+    return unchanged and zero == 0 and holds
 
 
 def _clamped_codes(codes: Codes, zero: int, chain: _Chain, rounding: str) -> Codes | None:

@@ -122,6 +122,13 @@ class Correction:
     fill: int
 
     @property
+    def common_slope(self) -> int | None:
+        """The factor of S where all output channels share it, else None."""
+        if self.slope is None or np.unique(self.slope).size > 1:
+            return None
+        return int(self.slope[0])
+
+    @property
     def bordered(self) -> bool:
         """Whether the static term depends on the output position."""
         return self.static is not None and self.static.shape[:2] != (1, 1)

@@ -33,9 +33,9 @@ Sums = Callable[[Any, Any, Any, Any], Any]
 def constants_of(correction: Correction, plan: Plan) -> tuple[NDArray[np.int32], ...]:
     """Return the static arguments of a kernel, channels filled up with 0.
 
-    They are, as far as needed, the slopes [O], the static term [O] or [row classes, column classes,
-    O], and for the latter the classes of output rows and columns; where all pixels form one row,
-    the term is [classes, O] with the classes of all pixels.
+    They are, as far as needed, the slopes [O] where channels differ, the static term [O] or [row
+    classes, column classes, O], and for the latter the classes of output rows and columns; where
+    all pixels form one row, the term is [classes, O] with the classes of all pixels.
     """
     found: list[NDArray[np.int32]] = []
 
@@ -44,7 +44,7 @@ def constants_of(correction: Correction, plan: Plan) -> tuple[NDArray[np.int32],
         widths[axis] = (0, size - a.shape[axis])
         return np.ascontiguousarray(np.pad(a, widths))
 
-    if correction.slope is not None:
+    if correction.slope is not None and correction.common_slope is None:
         found.append(filled(correction.slope, 0, plan.channels))
     if correction.static is not None:
         static = correction.static if correction.bordered else correction.static[0, 0]
@@ -98,8 +98,8 @@ def accumulators(
         window_sums: the sums S [N, OH, OW, groups], or None without a slope.
     """
     constants = list(args.constants)
-    slope = constants.pop(0) if correction.slope is not None else None
-    lanes = plan.lanes
+    lanes, common = plan.lanes, correction.common_slope
+    slope = constants.pop(0) if correction.slope is not None and common is None else None
 
     def window_sum(n: Any, h: Any, w: Any, block: Any) -> Any:
         if work.groups == 1:
@@ -114,7 +114,14 @@ def accumulators(
         acc, at = sums(n, h, w, block), ir.lanes_at(block * lanes, lanes)
         if correction.scale != 1:
             acc = acc * ir.const(correction.scale, "int32", lanes)
-        if slope is not None:
+        if common == 1:
+            acc = acc + window_sum(n, h, w, block)
+        elif common == -1:
+            # Ternary weights: their indices are one more than their values.
+            acc = acc - window_sum(n, h, w, block)
+        elif common is not None:
+            acc = acc + window_sum(n, h, w, block) * ir.const(common, "int32", lanes)
+        elif slope is not None:
             acc = acc + window_sum(n, h, w, block) * slope[at]
         if correction.bordered and plan.flat:
             static, classes = constants
