@@ -42,7 +42,8 @@ def _bits(row: Any) -> tuple[str, str]:
         weights = f"M={row.codebook}"
     else:
         weights = "float" if row.weight_bits == 32 else str(row.weight_bits)
-    return weights, "float" if row.activation_bits == 32 else str(row.activation_bits)
+    activations = {0: "", 32: "float"}.get(row.activation_bits, str(row.activation_bits))
+    return weights, activations
 
 
 def print_inspection(inspection: Inspection, as_json: bool = False) -> None:
