@@ -1,6 +1,6 @@
 """Train memory networks on the bAbI tasks and record their errors in benchmarks/results/qmann.csv.
 
-    python -m benchmarks.qmann --data DIR --out DIR [--tasks 1,6] [--configs float,qmann8-es-mq] [--runs 3]
+    python -m benchmarks.qmann --data DIR --out DIR [--tasks 1,6] [--configs float,mann8] [--runs 3]
 
 Resumable: a (task, network) whose seeds are finished is not trained again, an unfinished one goes
 on from its last checkpoint in OUT. Trained networks stay in OUT/models. Early stopping only chooses
@@ -13,7 +13,7 @@ import argparse
 import csv
 import json
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import torch
 
 from tvm_qnn.nn import babi, qmann_state
 from tvm_qnn.nn.qmann_config import CONFIGS, QmannConfig, QmannRecipe
-from tvm_qnn.nn.qmann_train import QmannRun, logits, score, train
+from tvm_qnn.nn.qmann_train import QmannRun, train, trained
 
 CSV = Path(__file__).resolve().parent / "results" / "qmann.csv"
 COLUMNS = (
@@ -99,29 +99,18 @@ def _row(
     seconds: float,
 ) -> dict[str, Any]:
     stops = ALL[name][1]
-    weights = run.best if stops else run.weights
-    epoch = run.best_epoch if stops else len(run.epochs)
-    chosen = run.epochs[epoch - 1]
-    _, error = score(logits(cfg, [weights], task.test)[0], task.test.answer)
-    record = {
-        **qmann_state.task_record(task),
-        "recipe": asdict(recipe),
-        "seed": run.seed,
-        "epoch": epoch,
-        "validation_error": chosen.validation_error,
-        "test_error": error,
-    }
+    result = trained(cfg, recipe, task, run, stops)
     path = out / "models" / f"task{task.number:02d}-{name}-seed{run.seed}.npz"
-    qmann_state.save_trained(path, qmann_state.Trained(cfg, weights, record))
+    qmann_state.save_trained(path, result)
     return {
         "task": task.number,
         "config": name,
         "seed": run.seed,
         "questions": task.size,
-        "test_error": round(100 * error, 2),
-        "validation_error": round(100 * chosen.validation_error, 2),
+        "test_error": round(100 * result.record["test_error"], 2),
+        "validation_error": round(100 * result.record["validation_error"], 2),
         "epochs": len(run.epochs),
-        "epoch": epoch,
+        "epoch": result.record["epoch"],
         "stopped": run.stopped if stops else 0,
         "seconds": round(seconds, 1),
     }

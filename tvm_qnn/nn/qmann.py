@@ -162,7 +162,9 @@ class _Hamming(torch.autograd.Function):
         else:
             # The code compares what is left after the smaller magnitude was taken off both.
             larger = torch.where(a >= b, 1.0, -1.0)
-            bits = larger * ones(torch.where(apart > 0, (a + b).clamp(max=ctx.fmt.limit), (a - b).abs()))
+            bits = larger * ones(
+                torch.where(apart > 0, (a + b).clamp(max=ctx.fmt.limit), (a - b).abs())
+            )
         constant, factor = SIGN_TERMS[ctx.cfg.sign_term]
         to_memory = step * (apart * (constant + factor * other) - other * bits)
         to_key = step * (apart * (constant + factor * own) + own * bits)

@@ -85,9 +85,7 @@ def task_record(task: Task) -> dict[str, Any]:
     }
 
 
-def describe(
-    cfg: QmannConfig, recipe: QmannRecipe, task: Task, seeds: list[int]
-) -> dict[str, Any]:
+def describe(cfg: QmannConfig, recipe: QmannRecipe, task: Task, seeds: list[int]) -> dict[str, Any]:
     """What must not change between the parts of a run."""
     return {
         "config": config_to_json(cfg),

@@ -11,7 +11,7 @@ result without ES, its best weights the result with ES.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -142,6 +142,32 @@ def train(
             qmann_state.save(state, about, runs)
         report(epoch, runs)
     return runs
+
+
+def trained(
+    cfg: QmannConfig, recipe: QmannRecipe, task: Task, run: QmannRun, best: bool
+) -> qmann_state.Trained:
+    """What a run leaves, with its error on the test questions.
+
+    Args:
+        cfg: The network.
+        recipe: How it was trained.
+        task: Its questions.
+        run: A finished run.
+        best: Take the epoch that early stopping chooses instead of the last one.
+    """
+    epoch = run.best_epoch if best else len(run.epochs)
+    weights = run.best if best else run.weights
+    _, error = score(logits(cfg, [weights], task.test)[0], task.test.answer)
+    record = {
+        **qmann_state.task_record(task),
+        "recipe": asdict(recipe),
+        "seed": run.seed,
+        "epoch": epoch,
+        "validation_error": run.epochs[epoch - 1].validation_error,
+        "test_error": error,
+    }
+    return qmann_state.Trained(cfg, weights, record)
 
 
 def logits(
