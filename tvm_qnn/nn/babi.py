@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,8 +90,8 @@ def load(folder: Path, number: int, size: str = "10k") -> Task:
         folder: Folder with the official archives, or with the unpacked ``tasks_1-20_v1-2``, or
             that folder itself.
         number: Task, 1 to 20.
-        size: "10k" or "1k". Where the 10k archive lacks the training file of the task, the one of
-            1k questions is read and :attr:`Task.size` says so.
+        size: "10k" or "1k". Task 3 is always read at 1k: no checksum of its 10k training file is
+            known here. :attr:`Task.size` says which.
 
     Returns:
         The encoded task.
@@ -103,21 +104,14 @@ def load(folder: Path, number: int, size: str = "10k") -> Task:
         raise ValueError(f"bAbI has the tasks 1 to {len(NAMES)}, not {number}")
     if size not in ("1k", "10k"):
         raise ValueError(f"size must be '1k' or '10k', got {size!r}")
-    blob = None
-    if size == "10k":
-        blob = _read(folder, "en-10k", number, "train", required=number in TRAIN_10K)
-        sums = TRAIN_10K
-    if blob is None:
-        size, sums = "1k", TRAIN_1K
-        blob = _read(folder, "en", number, "train")
-    test = _read(folder, "en", number, "test", required=False)
-    if test is None:
-        test = _read(folder, "en-10k", number, "test")
-    if blob is None or test is None:
-        raise AssertionError("a required file was not read")
-    _check(blob, sums[number], folder, number, "train") if number in sums else None
-    _check(test, TEST[number], folder, number, "test")
-    return encode(number, size, blob.decode("ascii"), test.decode("ascii"))
+    full = size == "10k" and number in TRAIN_10K
+    if full:
+        train = _read(folder, "en-10k", number, "train", TRAIN_10K[number])
+    else:
+        train = _read(folder, "en", number, "train", TRAIN_1K[number])
+    # The test files of both releases are the same.
+    test = _read(folder, "en-10k" if full else "en", number, "test", TEST[number])
+    return encode(number, "10k" if full else "1k", train.decode("ascii"), test.decode("ascii"))
 
 
 def encode(number: int, size: str, train: str, test: str) -> Task:
@@ -212,38 +206,33 @@ def _indices(
     return Questions(stories, asked, answers)
 
 
-def _read(
-    folder: Path, release: str, number: int, kind: str, required: bool = True
-) -> bytes | None:
+def _read(folder: Path, release: str, number: int, kind: str, expected: str) -> bytes:
     name = f"{NAMES[number]}_{kind}.txt"
+    blob = _find(folder, release, name)
+    if blob is None:
+        raise DataError(
+            f"{folder}: neither {release}/{name} nor {ARCHIVES[release]} that holds it; --data "
+            f"needs the folder with {' and '.join(ARCHIVES.values())} of {ORIGIN}"
+        )
+    digest = hashlib.sha256(blob).hexdigest()
+    if digest != expected:
+        raise DataError(
+            f"{folder}: SHA-256 {digest[:16]}... is not that of the official {release}/{name}; "
+            f"fetch {ORIGIN} again"
+        )
+    return blob
+
+
+def _find(folder: Path, release: str, name: str) -> bytes | None:
     for root in (folder / ROOT, folder):
         if (root / release / name).is_file():
             return (root / release / name).read_bytes()
     archive = folder / ARCHIVES[release]
-    member = f"{ROOT}/{release}/{name}"
     try:
         with tarfile.open(archive) as tar:
-            file = tar.extractfile(member)
-            if file is not None:
-                return file.read()
-    except KeyError:
-        pass
-    except FileNotFoundError:
-        archive_missing = True
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise DataError(f"{archive}: damaged archive ({error}); fetch {ORIGIN}") from error
-    if not required:
+            file = tar.extractfile(f"{ROOT}/{release}/{name}")
+            return file.read() if file is not None else None
+    except (FileNotFoundError, KeyError):
         return None
-    raise DataError(
-        f"{folder}: neither {release}/{name} nor {archive.name} that holds it; --data needs the "
-        f"folder with {' and '.join(ARCHIVES.values())} of {ORIGIN}"
-    )
-
-
-def _check(blob: bytes, expected: str, folder: Path, number: int, kind: str) -> None:
-    digest = hashlib.sha256(blob).hexdigest()
-    if digest != expected:
-        raise DataError(
-            f"{folder}: SHA-256 {digest[:16]}... is not that of the official "
-            f"{NAMES[number]}_{kind}.txt; fetch {ORIGIN} again"
-        )
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise DataError(f"{archive}: damaged archive ({error}); fetch {ORIGIN} again") from error

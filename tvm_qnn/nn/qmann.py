@@ -10,14 +10,15 @@ master weight and the quantized activation.
 
 Where the paper leaves room or does not train as printed:
 
-* The sign term of equation 7 is ``2**alpha * S_u (S_u - S_v)``: ``+2**(alpha + 1)`` whenever the
-  signs differ, whichever way ("printed"). The authors' code reads the S in the parenthesis as sign
-  bits, hence ``-2**alpha`` ("code", the default here, for it is what gave the published results).
-  Smoothing the sign like the magnitude bits gives ``2**alpha (S_v - S_u)`` ("consistent").
-* The paper says that gradients are not quantized. With that, master weights drift beyond the
-  range of the format after the training error is gone, and the error comes back. The authors' code
-  computes the gradient of the weighted read in fixed point, Q1.(i+f-1), in Hamming networks; this
-  ends the drift and is the default (``read_gradient="quantized"``).
+* The sign term of equation 7 is ``2**alpha * S_u (S_u - S_v)``. With signs of +1 and -1 that is
+  ``+2**(alpha + 1)`` whenever they differ, whichever way ("printed"). The authors' code takes the
+  sign bits in the parenthesis, like the magnitude bits beside it, hence ``-2**alpha`` ("code", the
+  default: of the three it alone stays stable on all tasks tried). Smoothing the sign like a
+  magnitude bit gives ``2**alpha (S_v - S_u)`` ("consistent").
+* The paper says that gradients are not quantized, which is the default. The authors' code computes
+  the gradient of the weighted read in fixed point, Q1.(i+f-1), in Hamming networks
+  (``read_gradient="quantized"``). Small gradients vanish there, and with them the drift of master
+  weights beyond the range of the format once the questions are learnt.
 * "hamming-code" is the similarity of the authors' code: ``127 - |u - v|`` for each element, with
   the sign of the product, twice the weight, and not truncated to the format. Where the signs differ
   the sum of the magnitudes saturates at 127.
@@ -162,9 +163,8 @@ class _Hamming(torch.autograd.Function):
         else:
             # The code compares what is left after the smaller magnitude was taken off both.
             larger = torch.where(a >= b, 1.0, -1.0)
-            bits = larger * ones(
-                torch.where(apart > 0, (a + b).clamp(max=ctx.fmt.limit), (a - b).abs())
-            )
+            both = (a + b).clamp(max=ctx.fmt.limit)
+            bits = larger * ones(torch.where(apart > 0, both, (a - b).abs()))
         constant, factor = SIGN_TERMS[ctx.cfg.sign_term]
         to_memory = step * (apart * (constant + factor * other) - other * bits)
         to_key = step * (apart * (constant + factor * own) + own * bits)
@@ -209,6 +209,12 @@ class QmannNet(nn.Module):
     Parameters: ``wa``, ``wr``, ``wq`` ``[S, V, E]`` (row 0 is NULL and stays 0), ``wk``
     ``[S, E, E]`` (out, in), ``wo`` ``[S, V, E]``, all float32.
     """
+
+    wa: nn.Parameter
+    wr: nn.Parameter
+    wq: nn.Parameter
+    wk: nn.Parameter
+    wo: nn.Parameter
 
     def __init__(self, cfg: QmannConfig, weights: dict[str, np.ndarray]) -> None:
         super().__init__()
@@ -319,7 +325,7 @@ def initial(
         float32 arrays shaped like the parameters of :class:`QmannNet`. The weights of a seed do
         not depend on the other seeds.
     """
-    shapes = {name: (vocabulary, cfg.embedding) for name in NAMES}
+    shapes = dict.fromkeys(NAMES, (vocabulary, cfg.embedding))
     shapes["wk"] = (cfg.embedding, cfg.embedding)
     networks = []
     for seed in seeds:

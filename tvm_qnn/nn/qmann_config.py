@@ -21,7 +21,7 @@ SIGN_TERMS: dict[str, tuple[float, float]] = {
     "printed": (2.0, 0.0),
     "code": (-1.0, 0.0),
 }
-"""Sign term of equation 7 over ``2**alpha`` where the signs differ: (a, b) of ``a + b * S_other``."""
+"""Sign term of equation 7 where the signs differ: (a, b) of ``2**alpha * (a + b * S_other)``."""
 MOST_BITS = 13
 """float32 holds the product of two magnitudes of 12 bits exactly."""
 

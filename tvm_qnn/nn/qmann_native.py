@@ -1,8 +1,8 @@
 """Memory networks trained by a compiled kernel, one process, one core.
 
-The kernel ``qmann_kernel.c`` is compiled when it is first needed, for this machine, into a temporary
-folder. Without a C compiler :func:`kernel` is None and :mod:`tvm_qnn.nn.qmann` does the same work in
-PyTorch.
+The kernel ``qmann_kernel.c`` is compiled for this machine when it is first needed, into a temporary
+folder. Without a C compiler :func:`kernel` is None, and :mod:`tvm_qnn.nn.qmann` does the same work
+in PyTorch.
 """
 
 from __future__ import annotations

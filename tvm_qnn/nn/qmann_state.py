@@ -148,7 +148,8 @@ def _write(path: Path, arrays: Weights, record: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
-        np.savez(file, record=np.array(json.dumps(record)), **arrays)
+        members: dict[str, Any] = {**arrays, "record": np.array(json.dumps(record))}
+        np.savez(file, **members)
         file.flush()
         os.fsync(file.fileno())
     # The old file stays whole until the new one is on disk.
