@@ -14,6 +14,7 @@ import csv
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -86,10 +87,11 @@ def cells() -> Iterator[Cell]:
         yield Cell(folder, tuned=False)
         for states in STATES:
             yield Cell(folder, states)
+    for per_channel in (False, True):
+        for thresholds in get_args(Thresholds):
+            yield Cell("fashion-mnist", 3, thresholds, per_channel)
+    for folder in FOLDERS:
         yield Cell(folder)
-    yield Cell("fashion-mnist", 3, "learned")
-    yield Cell("fashion-mnist", 3, per_channel=True)
-    yield Cell("fashion-mnist", 3, "learned", per_channel=True)
 
 
 def run(cell: Cell, data: Images, out: Path, seed: int, epochs: tuple[int, int]) -> Row:

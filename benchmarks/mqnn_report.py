@@ -93,7 +93,7 @@ def section() -> str:
     rows = read()
     sets = [data for data in NAMES if any(row["data"] == data for row in rows)]
     parts = "\n\n".join(f"### {NAMES[data]}\n\n{accuracies(rows, data)}" for data in sets)
-    lengths = "; ".join(epochs(rows, data) for data in sets)
+    lengths = "\n".join(f"* {epochs(rows, data)}" for data in sets)
     return f"""## MQNN: weights with M free levels
 
 `python -m benchmarks.mqnn --data DIR --out DIR`
@@ -103,14 +103,16 @@ known of related methods (TTQ, LQ-Nets, LSQ); the assumptions are listed in `tvm
 The abstract gives no number, so there is none to compare with, and none is claimed.
 
 Protocol. A network in full precision is trained first; every M starts from its weights by k-means
-and is trained on ({lengths}). One seed. The accuracy is that of the last epoch on all 10,000
-official test images, in float32; no epoch is chosen by it. Trained in bfloat16 on the official
-training images with random shifts, and mirroring but for digits. Every convolution and the linear
-layer are M-ary, with one set of levels a layer; thresholds are the midpoints of the levels.
+and is trained on. One seed. The accuracy is that of the last epoch on all 10,000 official test
+images, in float32; no epoch is chosen by it. Trained in bfloat16 on the official training images
+with random shifts, and mirroring but for digits. Every convolution and the linear layer are M-ary,
+with one set of levels a layer; thresholds are the midpoints of the levels. Lengths of the runs:
+
+{lengths}
 
 Deviations from what the abstract suggests: activations have 8 bits (a learned scale a layer), so
-that a compiled network computes integers, where the abstract speaks of weights alone; networks and
-training are small, of a size for one processor core. "Full precision, tuned as long" is the float
+that a compiled network computes with integers, where the abstract speaks of weights alone; networks
+and training are small, of a size for one shared processor core. "Full precision, tuned as long" is the float
 network with as many epochs more as the M-ary ones had. Sizes count weights and their levels;
 normalization and biases stay float ({other(rows)}).
 
