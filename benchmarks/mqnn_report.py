@@ -112,9 +112,9 @@ with one set of levels a layer; thresholds are the midpoints of the levels. Leng
 
 Deviations from what the abstract suggests: activations have 8 bits (a learned scale a layer), so
 that a compiled network computes with integers, where the abstract speaks of weights alone; networks
-and training are small, of a size for one shared processor core. "Full precision, tuned as long" is the float
-network with as many epochs more as the M-ary ones had. Sizes count weights and their levels;
-normalization and biases stay float ({other(rows)}).
+and training are small, of a size for one shared processor core. "Full precision, tuned as long" is
+the float network with as many epochs more as the M-ary ones had. Sizes count weights and their
+levels; normalization and biases stay float ({other(rows)}).
 
 {parts}
 
