@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from tvm_qnn.nn import checkpoint, cifar
 from tvm_qnn.nn.checkpoint import Epoch, Recipe
 from tvm_qnn.nn.data import Images
+from tvm_qnn.nn.maqd import MaqdWeight
 from tvm_qnn.nn.maqd_models import VggConfig, fuse_training
 from tvm_qnn.nn.maqd_start import start_from
 from tvm_qnn.nn.networks import build
@@ -117,7 +120,7 @@ def norm(images: int, epochs: int) -> list[Cell]:
 def run(cell: Cell, data: Images, out: Path, fuse: bool) -> None:
     """Train a cell as far as it is not trained yet."""
     folder = out / cell.name
-    rows = trained(cell, out)
+    rows = trained(cell, out)[1]
     if len(rows) == cell.recipe.epochs:
         return
     net = build(cell.cfg, cell.recipe.seed)
@@ -141,35 +144,56 @@ def run(cell: Cell, data: Images, out: Path, fuse: bool) -> None:
     train(net, part, cell.recipe, folder, resume=True, done=done)
 
 
-def trained(cell: Cell, out: Path) -> list[Epoch]:
-    """Return the finished epochs of a cell."""
+def trained(cell: Cell, out: Path) -> tuple[nn.Module | None, list[Epoch]]:
+    """Return the network of a cell, None if it has none yet, and its finished epochs."""
     path = out / cell.name / checkpoint.NAME
-    return checkpoint.load_trained(path)[2] if path.exists() else []
+    if not path.exists():
+        return None, []
+    net, _, rows = checkpoint.load_trained(path)
+    return net, rows
+
+
+@torch.no_grad()
+def weights(net: nn.Module) -> dict[str, str]:
+    """Return number, share of zeros, and sizes of the quantized weights; nothing for float."""
+    layers = [module for module in net.modules() if isinstance(module, MaqdWeight)]
+    codes = [layer.weight_codes() for layer in layers]
+    count = sum(c.numel() for c in codes)
+    if not count:
+        return {"weights": "", "zeros": "", "packed_bytes": "", "ideal_bytes": ""}
+    states = [layer.quantizer.states for layer in layers]
+    packed = sum(c.numel() * math.ceil(math.log2(m)) for c, m in zip(codes, states, strict=True))
+    ideal = sum(c.numel() * math.log2(m) for c, m in zip(codes, states, strict=True))
+    return {
+        "weights": str(count),
+        "zeros": f"{sum(int((c == 0).sum()) for c in codes) / count:.4f}",
+        "packed_bytes": f"{packed / 8:.0f}",
+        "ideal_bytes": f"{ideal / 8:.0f}",
+    }
+
+
+def row(cell: Cell, net: nn.Module, rows: list[Epoch]) -> dict[str, str]:
+    """Return what the table says about a cell."""
+    shape, recipe = asdict(cell.cfg), asdict(cell.recipe)
+    columns = ("precision", "weight_states", "activation_states", "norm", "surrogate")
+    return {
+        "cell": cell.name,
+        "channels": "-".join(str(c) for c in cell.cfg.channels),
+        **{key: str(shape[key]) for key in columns},
+        "start": cell.start or "random",
+        "images": str(cell.images or 50_000),
+        **{key: str(recipe[key]) for key in ("optimizer", "rate", "batch", "seed", "epochs")},
+        "epochs_done": str(len(rows)),
+        "train_accuracy": f"{rows[-1].train_accuracy:.4f}",
+        "test_accuracy": f"{rows[-1].test_accuracy:.4f}",
+        **weights(net),
+    }
 
 
 def write(part: str, cells: Sequence[Cell], out: Path, results: Path) -> None:
     """Write the table of a part: a row for every cell that has finished an epoch."""
-    table = []
-    for cell in cells:
-        rows = trained(cell, out)
-        if not rows:
-            continue
-        shape, recipe = asdict(cell.cfg), asdict(cell.recipe)
-        table.append(
-            {
-                "cell": cell.name,
-                "channels": "-".join(str(c) for c in cell.cfg.channels),
-                **{key: shape[key] for key in ("precision", "weight_states", "activation_states")},
-                **{key: shape[key] for key in ("norm", "surrogate")},
-                "start": cell.start or "random",
-                "images": cell.images or 50_000,
-                **{key: recipe[key] for key in ("optimizer", "batch", "seed", "epochs")},
-                "epochs_done": len(rows),
-                "train_accuracy": f"{rows[-1].train_accuracy:.4f}",
-                "test_accuracy": f"{rows[-1].test_accuracy:.4f}",
-                "seconds": f"{sum(row.seconds for row in rows):.0f}",
-            }
-        )
+    found = [(cell, *trained(cell, out)) for cell in cells]
+    table = [row(cell, net, rows) for cell, net, rows in found if net is not None]
     if not table:
         return
     results.mkdir(parents=True, exist_ok=True)

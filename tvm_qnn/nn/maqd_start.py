@@ -17,7 +17,9 @@ def start_from(net: nn.Module, twin: nn.Module, images: Tensor) -> None:
 
     Latent weights are the twin's, standardized. The map of every normalization is chosen layer by
     layer from a forward pass: a channel gets the mean and deviation that batch normalization gave
-    it in the twin, all of them times one factor, such that the mean square of the layer is 1.
+    it in the twin, all of them times one factor, such that the mean square of the layer is 1. The
+    sizes of filters are lost, as standardized weights have none: plain networks then start close to
+    the twin, while the sums of a residual network mix their parts in other proportions.
 
     Args:
         net: A new network of quantized layers with layer-batch or batch normalization, changed in

@@ -1,0 +1,154 @@
+"""Full-precision twins, starting from them, normalizations, and training what is compiled."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs tvm-qnn[torch]")
+
+from tvm_qnn.errors import ModelError  # noqa: E402
+from tvm_qnn.nn import checkpoint, export  # noqa: E402
+from tvm_qnn.nn.checkpoint import Recipe  # noqa: E402
+from tvm_qnn.nn.maqd_models import ResNetConfig, VggConfig, fuse_training  # noqa: E402
+from tvm_qnn.nn.maqd_norm import LayerNorm2d, normalization  # noqa: E402
+from tvm_qnn.nn.maqd_start import start_from  # noqa: E402
+from tvm_qnn.nn.networks import build  # noqa: E402
+from tvm_qnn.nn.train import labels, train  # noqa: E402
+
+SHAPES = {
+    "vgg": VggConfig(8, 1, (8, 16), (0,), 3),
+    "resnet": ResNetConfig(8, 1, 8, (8, 12), 1, 3),
+}
+QUICK = Recipe(epochs=8, batch=32, optimizer="muon", shift=0, flip=False)
+
+
+def with_fields(cfg, **fields):
+    return type(cfg)(**{**cfg.__dict__, **fields})
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_network_learns_and_its_checkpoint_loads(tiny, tmp_path, name):
+    net = build(SHAPES[name], 0)
+    rows = train(net, tiny, QUICK, tmp_path)
+    assert rows[-1].loss < rows[0].loss
+    assert rows[-1].test_accuracy > 0.8
+    loaded, recipe, _ = checkpoint.load_trained(tmp_path / checkpoint.NAME)
+    assert (loaded.cfg, recipe) == (SHAPES[name], QUICK)
+    assert (labels(loaded, tiny.test_images) == labels(net, tiny.test_images)).all()
+
+
+def test_quantized_network_starts_where_its_twin_is(tiny, tmp_path):
+    twin = build(with_fields(SHAPES["vgg"], precision="float"), 0)
+    train(twin, tiny, Recipe(epochs=4, batch=32, rate=0.01, shift=0, flip=False), tmp_path)
+    known = labels(twin, tiny.test_images)
+    assert np.mean(known == tiny.test_labels) > 0.9
+    # With many states the start is close to the twin, but for the head, which is left to training.
+    net = build(with_fields(SHAPES["vgg"], weight_states=63, activation_states=64), 1)
+    images = torch.from_numpy(tiny.train_images[:200]).float() / 255
+    start_from(net, twin, images)
+    with torch.no_grad():
+        ours = net.head.linear(net.head.pooled(features(net, images).mean((2, 3))))
+        theirs = twin.head.linear(features(twin, images).mean((2, 3))) - twin.head.linear.bias
+    ours, theirs = (x - x.mean(1, keepdim=True) for x in (ours, theirs))
+    alike = torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0)
+    assert alike > 0.8
+
+
+def test_residual_network_starts_with_the_weights_of_its_twin(tiny):
+    twin = build(with_fields(SHAPES["resnet"], precision="float"), 0)
+    net = build(SHAPES["resnet"], 1)
+    start_from(net, twin, torch.from_numpy(tiny.train_images[:50]).float() / 255)
+    for ours, theirs in ((net.stem, twin.stem), (net.blocks[1].shortcut, twin.blocks[1].shortcut)):
+        flat = theirs.weight.detach().flatten(1)
+        expected = (flat - flat.mean(1, keepdim=True)) / flat.std(1, correction=0, keepdim=True)
+        np.testing.assert_allclose(ours.weight.detach().flatten(1), expected, atol=1e-5)
+    norm = net.blocks[1].activation2.norm
+    assert norm.running_var.item() != 1.0
+    assert norm.gain.std() > 0
+
+
+def features(net, images):
+    found = []
+    hook = net.head.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0]))
+    net.eval()(images)
+    hook.remove()
+    return found[0]
+
+
+def test_twin_is_not_exported():
+    with pytest.raises(ModelError, match="full-precision"):
+        export.to_onnx(build(VggConfig(8, 1, (4,), (), 3, precision="float"), 0))
+
+
+def test_layer_normalization_is_not_exported():
+    with pytest.raises(ModelError, match="activation1: layer normalization"):
+        export.to_onnx(build(VggConfig(8, 1, (4,), (), 3, norm="layer"), 0))
+
+
+def test_residual_stream_beyond_int16_is_not_exported():
+    cfg = ResNetConfig(8, 1, 4, (128,), 1, 3, weight_states=127, activation_states=16)
+    with pytest.raises(ModelError, match="block1: its residual sums may reach"):
+        export.to_onnx(build(cfg, 0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "axes"), [("layer-batch", (0, 1, 2, 3)), ("batch", (0, 2, 3)), ("layer", (1, 2, 3))]
+)
+def test_normalization_pools_what_its_name_says(kind, axes):
+    torch.manual_seed(0)
+    z = torch.randn(5, 4, 3, 6) * torch.arange(1.0, 5.0).view(1, 4, 1, 1) + 2
+    found = normalization(kind, 4).train()(z)
+    var, mean = torch.var_mean(z, dim=axes, correction=0, keepdim=True)
+    np.testing.assert_allclose(
+        found.detach(), (z - mean) / torch.sqrt(var + 1e-5), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_layer_normalization_ignores_the_rest_of_the_batch():
+    torch.manual_seed(0)
+    norm, z = LayerNorm2d(3).train(), torch.randn(4, 3, 5, 5)
+    np.testing.assert_allclose(norm(z)[:1].detach(), norm(z[:1]).detach(), atol=1e-6)
+
+
+def test_unknown_normalization_is_refused():
+    with pytest.raises(ValueError, match="'group'"):
+        normalization("group", 4)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: VggConfig(channels=(8, 8), pools=(2,)), "pools"),
+        (lambda: VggConfig(image_size=4, channels=(8, 8, 8), pools=(0, 1, 2)), "4 pixels"),
+        (lambda: ResNetConfig(stages=()), "no network"),
+    ],
+)
+def test_impossible_shapes_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_zero_points_keep_activations_near_zero():
+    zeros = {
+        m: build(VggConfig(activation_states=m), 0).blocks[0].activation.zero for m in (2, 4, 8, 16)
+    }
+    assert zeros == {2: 0, 4: 0, 8: 1, 16: 2}
+    assert build(VggConfig(), 0).blocks[-1].activation.zero == 0
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_fused_training_computes_the_same():
+    torch.manual_seed(0)
+    images = torch.rand(8, 1, 8, 8)
+    outcomes = []
+    for fuse in (False, True):
+        net = build(VggConfig(8, 1, (4,), (), 3), 0).train()
+        if fuse:
+            fuse_training(net)
+        net(images).square().sum().backward()
+        outcomes.append(
+            [p.grad.clone() for p in net.parameters()] + [net.blocks[0].activation.norm.running_var]
+        )
+    for plain, fused in zip(*outcomes, strict=True):
+        np.testing.assert_allclose(fused, plain, rtol=1e-3, atol=1e-4)
