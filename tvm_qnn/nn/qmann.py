@@ -5,8 +5,8 @@ eval mode gives exactly the integers of :mod:`tvm_qnn.spec.fixed`. A leading axi
 networks of one configuration that train side by side and never meet.
 
 Activations are values (code / 2**fraction), which float32 holds exactly. Backward every quantizer
-passes the gradient unchanged, also where it saturates; the gradient of a product takes the float
-master weight and the quantized activation.
+passes the gradient unchanged; the gradient of a product takes the float master weight and the
+quantized activation.
 
 Where the paper leaves room or does not train as printed:
 
@@ -26,181 +26,15 @@ Where the paper leaves room or does not train as printed:
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tvm_qnn.nn.qmann_config import SIGN_TERMS, QmannConfig
-from tvm_qnn.spec.fixed import FixedPoint, softmax_table
+from tvm_qnn.nn.qmann_config import QmannConfig
+from tvm_qnn.nn.qmann_functions import Binary, Dense, Dot, Hamming, Read, Softmax, straight
+from tvm_qnn.spec.fixed import FixedPoint
 
 NAMES = ("wa", "wr", "wq", "wk", "wo")
-
-
-def fix(x: Tensor, fmt: FixedPoint) -> Tensor:
-    """Values of the codes of ``x``: truncated toward zero, saturated; no gradient of its own."""
-    scale = 2.0**fmt.fraction
-    return torch.trunc(x * scale).clamp_(-fmt.limit, fmt.limit).div_(scale)
-
-
-class _Straight(torch.autograd.Function):
-    """Quantize forward, pass the gradient backward."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, *formats: FixedPoint) -> Tensor:
-        for fmt in formats:
-            x = fix(x, fmt)
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return grad, *(None for _ in range(len(ctx.needs_input_grad) - 1))
-
-
-def straight(x: Tensor, *formats: FixedPoint) -> Tensor:
-    """Quantize to each format in turn; straight-through."""
-    quantized: Tensor = _Straight.apply(x, *formats)
-    return quantized
-
-
-class _Binary(torch.autograd.Function):
-    """Sign forward (+1 for 0), straight-through backward."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return torch.where(x < 0, -1.0, 1.0)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad
-
-
-class _Dot(torch.autograd.Function):
-    """Dot products of memory ``[S, N, L, E]`` and key ``[S, N, E]``, each product truncated."""
-
-    @staticmethod
-    def forward(ctx: Any, memory: Tensor, key: Tensor, fmt: FixedPoint) -> Tensor:
-        ctx.save_for_backward(memory, key)
-        return fix(memory * key.unsqueeze(-2), fmt).sum(-1)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        memory, key = ctx.saved_tensors
-        grad = grad.unsqueeze(-1)
-        return grad * key.unsqueeze(-2), (grad * memory).sum(-2), None
-
-
-class _Dense(torch.autograd.Function):
-    """Quantized ``wk [S, E, E]`` times key ``[S, N, E]``; backward with the master weights."""
-
-    @staticmethod
-    def forward(ctx: Any, wk: Tensor, key: Tensor, fmt: FixedPoint, binary: bool) -> Tensor:
-        ctx.save_for_backward(wk, key)
-        codes = fix(wk, fmt)
-        if binary:
-            return torch.matmul(key, codes.mT)
-        return fix(codes.unsqueeze(1) * fix(key, fmt).unsqueeze(-2), fmt).sum(-1)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        wk, key = ctx.saved_tensors
-        return torch.matmul(grad.mT, key), torch.matmul(grad, wk), None, None
-
-
-class _Read(torch.autograd.Function):
-    """Weighted sum of memory rows ``[S, N, L, E]``, each product truncated."""
-
-    @staticmethod
-    def forward(ctx: Any, p: Tensor, rows: Tensor, fmt: FixedPoint, cfg: QmannConfig) -> Tensor:
-        ctx.save_for_backward(p, rows)
-        ctx.fmt, ctx.cfg = fmt, cfg
-        return fix(p.unsqueeze(-1) * rows, fmt).sum(-2)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        p, rows = ctx.saved_tensors
-        scale, limit = ctx.cfg.read_scale, ctx.fmt.limit
-
-        def rounded(x: Tensor) -> Tensor:
-            return torch.trunc(x * scale).clamp(-limit, limit) / scale if scale else x
-
-        grad = rounded(grad).unsqueeze(-2)
-        to_p = rounded(rounded(rounded(rows) * grad).sum(-1))
-        return to_p, rounded(p.unsqueeze(-1) * grad), None, None
-
-
-class _Hamming(torch.autograd.Function):
-    """Bounded similarity of memory ``[S, N, L, E]`` and key ``[S, N, E]``, gradient of eq. 7."""
-
-    @staticmethod
-    def forward(ctx: Any, memory: Tensor, key: Tensor, fmt: FixedPoint, cfg: QmannConfig) -> Tensor:
-        scale = 2.0**fmt.fraction
-        u, v = (memory * scale).int(), (key * scale).int().unsqueeze(-2)
-        ctx.fmt, ctx.cfg = fmt, cfg
-        ctx.save_for_backward(u, v)
-        apart = (u < 0) != (v < 0)
-        a, b = u.abs(), v.abs()
-        shift = fmt.bits - cfg.alpha
-        if cfg.similarity == "hamming":
-            equal = fmt.limit - (a ^ b)
-            total = torch.where(apart, -equal, equal).sum(-1).to(memory.dtype)
-            return fix(total * 2.0**-shift, fmt)
-        equal = fmt.limit - torch.where(apart, (a + b).clamp(max=fmt.limit), (a - b).abs())
-        total = torch.where(apart, -equal, equal).sum(-1).to(memory.dtype)
-        bound = 2.0**fmt.integer
-        return (total * 2.0 ** (1 - shift)).clamp(-bound, bound)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        u, v = ctx.saved_tensors
-        step = grad.unsqueeze(-1) * 2.0**ctx.cfg.alpha
-        own, other = (torch.where(x < 0, -1.0, 1.0) for x in (u, v))
-        apart = (own != other).to(grad.dtype)
-        a, b = u.abs(), v.abs()
-        if ctx.cfg.similarity == "hamming":
-            bits = ones(a) - ones(b)
-        else:
-            # The code compares what is left after the smaller magnitude was taken off both.
-            larger = torch.where(a >= b, 1.0, -1.0)
-            both = (a + b).clamp(max=ctx.fmt.limit)
-            bits = larger * ones(torch.where(apart > 0, both, (a - b).abs()))
-        constant, factor = SIGN_TERMS[ctx.cfg.sign_term]
-        to_memory = step * (apart * (constant + factor * other) - other * bits)
-        to_key = step * (apart * (constant + factor * own) + own * bits)
-        return to_memory, to_key.sum(-2), None, None
-
-
-def ones(x: Tensor) -> Tensor:
-    """Bits set in every element of an int32 tensor below 2**15, as float32."""
-    x = x - ((x >> 1) & 0x5555)
-    x = (x & 0x3333) + ((x >> 2) & 0x3333)
-    x = (x + (x >> 4)) & 0x0F0F
-    return ((x + (x >> 8)) & 0x1F).to(torch.float32)
-
-
-class _Softmax(torch.autograd.Function):
-    """Integer softmax of :func:`tvm_qnn.spec.fixed.fixed_softmax` on values, float backward."""
-
-    @staticmethod
-    def forward(ctx: Any, score: Tensor, valid: Tensor, fmt: FixedPoint, codes: bool) -> Tensor:
-        scale = 2.0**fmt.fraction
-        top = torch.where(valid, score, -torch.inf).amax(-1, keepdim=True)
-        if codes:
-            table = torch.from_numpy(softmax_table(fmt).astype(np.float64))
-            distance = torch.where(valid, (top - score) * scale, 0.0).long()
-            e = torch.where(valid, table[distance], 0.0)
-        else:
-            e = torch.where(valid, torch.exp((score - top).double()), 0.0)
-        total = e.sum(-1, keepdim=True)
-        total = torch.where(total > 0, total, 1.0)
-        ctx.save_for_backward((e / total).to(score.dtype))
-        return (torch.floor(e * scale / total).clamp_(max=fmt.limit) / scale).to(score.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        (p,) = ctx.saved_tensors
-        return p * (grad - (p * grad).sum(-1, keepdim=True)), None, None, None
 
 
 class QmannNet(nn.Module):
@@ -263,18 +97,18 @@ class QmannNet(nn.Module):
         return straight(torch.matmul(bags, rows.unsqueeze(1)), *formats)
 
     def _seen(self, key: Tensor) -> Tensor:
-        seen: Tensor = _Binary.apply(key) if self.cfg.binary else key
+        seen: Tensor = Binary.apply(key) if self.cfg.binary else key
         return seen
 
     def _similarity(self, memory: Tensor, key: Tensor) -> Tensor:
         fmt = self.cfg.format
         if fmt is not None and self.cfg.similarity != "dot":
-            bounded: Tensor = _Hamming.apply(memory, key, fmt, self.cfg)
+            bounded: Tensor = Hamming.apply(memory, key, fmt, self.cfg)
             return bounded
         seen = self._seen(key)
         if fmt is None or self.cfg.binary:
             return straight((memory * seen.unsqueeze(-2)).sum(-1), *([fmt] if fmt else []))
-        return straight(_Dot.apply(memory, seen, fmt), fmt)
+        return straight(Dot.apply(memory, seen, fmt), fmt)
 
     def _read(self, score: Tensor, content: Tensor, valid: Tensor) -> Tensor:
         fmt = self.cfg.format
@@ -282,15 +116,15 @@ class QmannNet(nn.Module):
             hidden = score.masked_fill(~valid, -torch.inf)
             p = torch.softmax(hidden, -1).nan_to_num()
             return (p.unsqueeze(-1) * content).sum(-2)
-        p = _Softmax.apply(score, valid, fmt, self.cfg.similarity != "hamming-code")
-        return straight(_Read.apply(p, content, fmt, self.cfg), fmt)
+        p = Softmax.apply(score, valid, fmt, self.cfg.similarity != "hamming-code")
+        return straight(Read.apply(p, content, fmt, self.cfg), fmt)
 
     def _next(self, key: Tensor, read: Tensor, hop: int) -> Tensor:
         formats = self._formats(hop)
         seen = self._seen(key)
         if not formats:
             return torch.matmul(seen, self.wk.mT) + read
-        update = _Dense.apply(self.wk, seen, formats[0], self.cfg.binary)
+        update = Dense.apply(self.wk, seen, formats[0], self.cfg.binary)
         return straight(straight(update, *formats) + read, formats[-1])
 
     def _output(self, key: Tensor) -> Tensor:
