@@ -36,6 +36,22 @@ def few_images(monkeypatch):
     return found
 
 
+@pytest.mark.parametrize("kind", ["maqd-vgg", "maqd-resnet"])
+def test_networks_for_colour_images_train_and_export(few_images, tmp_path, kind):
+    file = tmp_path / "net.onnx"
+    done = run(
+        kind, "--data", "x", "--out", tmp_path / "run", "--epochs", 1, "--weight-states", 5,
+        "--first-states", 15, "--no-bfloat16", "--export", file,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    arrays = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(file).graph.initializer}
+    first = "conv1" if kind == "maqd-vgg" else "stem"
+    assert arrays[f"{first}_weight_codes"].max() > 2
+    assert arrays["linear_weight_codes"].max() <= 2
+    record = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert record["recipe"]["optimizer"] == "muon"
+
+
 def test_train_resume_export_publish(few_images, tmp_path):
     out, file, zoo = tmp_path / "run", tmp_path / "net.onnx", tmp_path / "zoo"
     first = run("maqd", "--data", "x", "--out", out, "--epochs", 1, "--seed", 4, "--export", file)

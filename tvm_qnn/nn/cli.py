@@ -19,6 +19,7 @@ from tvm_qnn.nn.cli_run import (
     require,
     run,
 )
+from tvm_qnn.nn.maqd_cli import maqd_resnet, maqd_vgg
 from tvm_qnn.nn.mqnn_cli import mqnn
 
 app = typer.Typer(help="Train a low-bit network and export it to ONNX.", no_args_is_help=True)
@@ -64,6 +65,8 @@ def maqd(
     run(build(cfg, seed), images, recipe, out, resume, threads, export, batch)
 
 
+app.command()(maqd_vgg)
+app.command()(maqd_resnet)
 app.command()(mqnn)
 
 

@@ -162,7 +162,8 @@ def describe(net: MaqdVgg | MaqdResNet) -> Description:
         ),
         source=SOURCE,
         options=(
-            f"--weight-states {cfg.weight_states} --activation-states {cfg.activation_states}"
+            f"--weight-states {cfg.weight_states} --activation-states {cfg.activation_states} "
+            f"--first-states {cfg.first_states} --last-states {cfg.last_states}"
         ),
         checks={"smallest_rounding_margin_in_steps": rounding_margin(net)},
     )
