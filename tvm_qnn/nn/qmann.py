@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from tvm_qnn.nn.qmann_config import QmannConfig
-from tvm_qnn.nn.qmann_functions import Binary, Dense, Dot, Hamming, Read, Softmax, straight
+from tvm_qnn.nn.qmann_functions import binary, dense, dot, hamming, read, softmax, straight
 from tvm_qnn.spec.fixed import FixedPoint
 
 NAMES = ("wa", "wr", "wq", "wk", "wo")
@@ -97,18 +97,16 @@ class QmannNet(nn.Module):
         return straight(torch.matmul(bags, rows.unsqueeze(1)), *formats)
 
     def _seen(self, key: Tensor) -> Tensor:
-        seen: Tensor = Binary.apply(key) if self.cfg.binary else key
-        return seen
+        return binary(key) if self.cfg.binary else key
 
     def _similarity(self, memory: Tensor, key: Tensor) -> Tensor:
         fmt = self.cfg.format
         if fmt is not None and self.cfg.similarity != "dot":
-            bounded: Tensor = Hamming.apply(memory, key, fmt, self.cfg)
-            return bounded
+            return hamming(memory, key, fmt, self.cfg)
         seen = self._seen(key)
         if fmt is None or self.cfg.binary:
             return straight((memory * seen.unsqueeze(-2)).sum(-1), *([fmt] if fmt else []))
-        return straight(Dot.apply(memory, seen, fmt), fmt)
+        return straight(dot(memory, seen, fmt), fmt)
 
     def _read(self, score: Tensor, content: Tensor, valid: Tensor) -> Tensor:
         fmt = self.cfg.format
@@ -116,16 +114,16 @@ class QmannNet(nn.Module):
             hidden = score.masked_fill(~valid, -torch.inf)
             p = torch.softmax(hidden, -1).nan_to_num()
             return (p.unsqueeze(-1) * content).sum(-2)
-        p = Softmax.apply(score, valid, fmt, self.cfg.similarity != "hamming-code")
-        return straight(Read.apply(p, content, fmt, self.cfg), fmt)
+        p = softmax(score, valid, fmt, self.cfg.similarity != "hamming-code")
+        return straight(read(p, content, fmt, self.cfg), fmt)
 
-    def _next(self, key: Tensor, read: Tensor, hop: int) -> Tensor:
+    def _next(self, key: Tensor, found: Tensor, hop: int) -> Tensor:
         formats = self._formats(hop)
         seen = self._seen(key)
         if not formats:
-            return torch.matmul(seen, self.wk.mT) + read
-        update = Dense.apply(self.wk, seen, formats[0], self.cfg.binary)
-        return straight(straight(update, *formats) + read, formats[-1])
+            return torch.matmul(seen, self.wk.mT) + found
+        update = dense(self.wk, seen, formats[0], self.cfg.binary)
+        return straight(straight(update, *formats) + found, formats[-1])
 
     def _output(self, key: Tensor) -> Tensor:
         if self.training:

@@ -42,7 +42,7 @@ def straight(x: Tensor, *formats: FixedPoint) -> Tensor:
     return quantized
 
 
-class Binary(torch.autograd.Function):
+class _Binary(torch.autograd.Function):
     """Sign forward (+1 for 0), straight-through backward."""
 
     @staticmethod
@@ -54,7 +54,7 @@ class Binary(torch.autograd.Function):
         return grad
 
 
-class Dot(torch.autograd.Function):
+class _Dot(torch.autograd.Function):
     """Dot products of memory ``[S, N, L, E]`` and key ``[S, N, E]``, each product truncated."""
 
     @staticmethod
@@ -69,7 +69,7 @@ class Dot(torch.autograd.Function):
         return grad * key.unsqueeze(-2), (grad * memory).sum(-2), None
 
 
-class Dense(torch.autograd.Function):
+class _Dense(torch.autograd.Function):
     """Quantized ``wk [S, E, E]`` times key ``[S, N, E]``; backward with the master weights."""
 
     @staticmethod
@@ -86,7 +86,7 @@ class Dense(torch.autograd.Function):
         return torch.matmul(grad.mT, key), torch.matmul(grad, wk), None, None
 
 
-class Read(torch.autograd.Function):
+class _Read(torch.autograd.Function):
     """Weighted sum of memory rows ``[S, N, L, E]``, each product truncated."""
 
     @staticmethod
@@ -108,7 +108,7 @@ class Read(torch.autograd.Function):
         return to_p, rounded(p.unsqueeze(-1) * grad), None, None
 
 
-class Hamming(torch.autograd.Function):
+class _Hamming(torch.autograd.Function):
     """Bounded similarity of memory ``[S, N, L, E]`` and key ``[S, N, E]``, gradient of eq. 7."""
 
     @staticmethod
@@ -157,7 +157,7 @@ def ones(x: Tensor) -> Tensor:
     return ((x + (x >> 8)) & 0x1F).to(torch.float32)
 
 
-class Softmax(torch.autograd.Function):
+class _Softmax(torch.autograd.Function):
     """Integer softmax of :func:`tvm_qnn.spec.fixed.fixed_softmax` on values, float backward."""
 
     @staticmethod
@@ -179,3 +179,53 @@ class Softmax(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (p,) = ctx.saved_tensors
         return p * (grad - (p * grad).sum(-1, keepdim=True)), None, None, None
+
+
+def binary(x: Tensor) -> Tensor:
+    """Signs of ``x``, +1 for 0."""
+    signs: Tensor = _Binary.apply(x)
+    return signs
+
+
+def dot(memory: Tensor, key: Tensor, fmt: FixedPoint) -> Tensor:
+    """Dot products ``[S, N, L]`` of ``[S, N, L, E]`` and ``[S, N, E]``; the sum is exact."""
+    total: Tensor = _Dot.apply(memory, key, fmt)
+    return total
+
+
+def dense(wk: Tensor, key: Tensor, fmt: FixedPoint, signs: bool) -> Tensor:
+    """``wk [S, E, E]``, quantized, times key ``[S, N, E]``; the sum is exact.
+
+    Args:
+        wk: Master weights (out, in).
+        key: Values, or signs.
+        fmt: Format of the weights and of the products.
+        signs: Whether ``key`` holds signs: the products are then exact.
+    """
+    total: Tensor = _Dense.apply(wk, key, fmt, signs)
+    return total
+
+
+def read(p: Tensor, rows: Tensor, fmt: FixedPoint, cfg: QmannConfig) -> Tensor:
+    """Sum of the rows ``[S, N, L, E]`` weighted by ``p [S, N, L]``; the sum is exact."""
+    total: Tensor = _Read.apply(p, rows, fmt, cfg)
+    return total
+
+
+def hamming(memory: Tensor, key: Tensor, fmt: FixedPoint, cfg: QmannConfig) -> Tensor:
+    """Bounded similarity ``[S, N, L]`` of ``[S, N, L, E]`` and ``[S, N, E]`` (equations 6 and 7)."""
+    bounded: Tensor = _Hamming.apply(memory, key, fmt, cfg)
+    return bounded
+
+
+def softmax(score: Tensor, valid: Tensor, fmt: FixedPoint, codes: bool) -> Tensor:
+    """Quantized softmax over the valid slots.
+
+    Args:
+        score: ``[S, N, L]``.
+        valid: bool, broadcast to ``score``; other slots get 0.
+        fmt: Format of the result.
+        codes: Whether the scores are codes of ``fmt``, as they are but for "hamming-code".
+    """
+    p: Tensor = _Softmax.apply(score, valid, fmt, codes)
+    return p
