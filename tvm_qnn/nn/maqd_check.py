@@ -15,6 +15,8 @@ from tvm_qnn.nn.maqd import LayerBatchNorm, MaqdConv2d, MaqdWeight, RoundClip
 from tvm_qnn.nn.maqd_models import ImageCodes, MaqdResNet, MaqdVgg, NormActivation
 from tvm_qnn.nn.models import MaqdNet
 
+Ends = tuple[NDArray[np.float64], NDArray[np.float64]]
+
 
 @dataclass(frozen=True)
 class Accumulators:
@@ -52,7 +54,7 @@ def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     return factor, norm.bias - mean * factor
 
 
-def sums(layer: nn.Module, low: int, high: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def sums(layer: nn.Module, low: int, high: int) -> Ends:
     """Smallest and largest sum of products of weight codes with values in ``low .. high``, ``[O]``.
 
     Padding with 0 stays within, where ``low <= 0 <= high``.
@@ -94,9 +96,9 @@ def rounding_margin(net: MaqdNet | MaqdVgg | MaqdResNet) -> float:
     return smallest
 
 
-def _of(name: str, ends: tuple[NDArray[np.float64], ...], part: nn.Module) -> Accumulators:
+def _of(name: str, ends: Ends, part: nn.Module) -> Accumulators:
     part = cast("NormActivation", part)
-    return Accumulators(name, *ends, 1.0, part.norm, part.quantizer)
+    return Accumulators(name, ends[0], ends[1], 1.0, part.norm, part.quantizer)
 
 
 def _values(part: nn.Module) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tvm_qnn.errors import ModelError
 from tvm_qnn.nn.export import Description, Graph
-from tvm_qnn.nn.maqd import EPSILON, LayerBatchNorm, MaqdActivation, MaqdConv2d, MaqdLinear
+from tvm_qnn.nn.maqd import EPSILON, LayerBatchNorm, MaqdActivation, MaqdWeight
 from tvm_qnn.nn.maqd_check import rounding_margin
 from tvm_qnn.nn.models import MaqdNet
 
@@ -28,7 +28,7 @@ SOURCE = (
 class MaqdGraph(Graph):
     """A graph of MaQD layers."""
 
-    def weight(self, name: str, layer: MaqdConv2d | MaqdLinear) -> str:
+    def weight(self, name: str, layer: MaqdWeight) -> str:
         """int8 weight codes and their DequantizeLinear."""
         with torch.no_grad():
             codes = layer.weight_codes().numpy()
@@ -48,9 +48,9 @@ class MaqdGraph(Graph):
         self, name: str, x: str, layer: LayerBatchNorm | nn.BatchNorm2d, output: str = ""
     ) -> str:
         """BatchNormalization; in layer-batch norm all channels share one mean and variance."""
-        gain = layer.gain if isinstance(layer, LayerBatchNorm) else layer.weight
+        gain: Tensor = layer.gain if isinstance(layer, LayerBatchNorm) else layer.weight
         statistics = cast("tuple[Tensor, Tensor]", (layer.running_mean, layer.running_var))
-        parts = {"gain": gain, "bias": layer.bias}
+        parts: dict[str, Tensor] = {"gain": gain, "bias": layer.bias}
         for key, value in zip(("mean", "variance"), statistics, strict=True):
             parts[key] = value.expand(gain.shape)
         names = [

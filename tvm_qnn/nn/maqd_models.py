@@ -14,7 +14,7 @@ standardization, batch normalization, ReLU, a linear layer with bias, and images
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
@@ -206,15 +206,15 @@ def _activation(channels: int, cfg: NetworkConfig, centered: bool = True) -> nn.
 
 
 def _conv(
-    widths: tuple[int, ...], cfg: NetworkConfig, stride: int = 1, kernel: int = 3, states: int = 0
+    widths: Sequence[int], cfg: NetworkConfig, stride: int = 1, kernel: int = 3, states: int = 0
 ) -> nn.Module:
-    padding = kernel // 2
+    (inputs, outputs), padding = widths, kernel // 2
     if cfg.precision == "float":
-        conv = nn.Conv2d(*widths, kernel, stride, padding, bias=False)
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
         nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
         return conv
     states = states or cfg.weight_states
-    return MaqdConv2d(*widths, kernel, stride, padding, states, cfg.surrogate)
+    return MaqdConv2d(inputs, outputs, kernel, stride, padding, states, cfg.surrogate)
 
 
 class Head(nn.Module):
