@@ -21,6 +21,7 @@ from tvm_qnn.nn.cli_run import (
 )
 from tvm_qnn.nn.maqd_cli import maqd_resnet, maqd_vgg
 from tvm_qnn.nn.mqnn_cli import mqnn
+from tvm_qnn.nn.qmann_cli import qmann
 
 app = typer.Typer(help="Train a low-bit network and export it to ONNX.", no_args_is_help=True)
 
@@ -68,6 +69,7 @@ def maqd(
 app.command()(maqd_vgg)
 app.command()(maqd_resnet)
 app.command()(mqnn)
+app.command()(qmann)
 
 
 @app.command()
