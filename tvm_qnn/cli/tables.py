@@ -80,10 +80,10 @@ def print_inspection(inspection: Inspection, as_json: bool = False) -> None:
             style="yellow" if row.kernel == "float" else None,
         )
     console.print(table)
-    console.print("W, A: bits of weights and activations. Why these kernels:", style="dim")
-    for row in inspection.rows:
-        if row.why:
-            console.print(f"  {row.name}: {row.why}", style="dim", highlight=False, markup=False)
+    reasons = [f"  {row.name}: {row.why}" for row in inspection.rows if row.why]
+    legend = "W, A: bits of weights and activations."
+    for line in (f"{legend} Why these kernels:" if reasons else legend, *reasons):
+        console.print(line, style="dim", highlight=False, markup=False)
     packed, full = inspection.weight_bytes, inspection.float_weight_bytes
     ratio = f", {full / packed:.1f} times smaller than float32" if packed else ""
     console.print(
