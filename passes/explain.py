@@ -17,7 +17,9 @@ _MOVES = frozenset(
     f"relax.{name}"
     for name in ("reshape", "permute_dims", "squeeze", "expand_dims", "flatten", "concat")
 )
-_QUANTIZED = ("qnn.dequantize", "qnn.lookup", "qnn.affine", "qnn.codebook_conv2d")
+_QUANTIZED = (
+    "qnn.dequantize", "qnn.lookup", "qnn.affine", "qnn.codebook_conv2d", "qnn.fixed_output",
+)  # fmt: skip
 
 
 def explain(mod: Any, refusals: list[Refusal]) -> None:

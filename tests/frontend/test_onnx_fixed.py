@@ -50,6 +50,16 @@ def test_networks_become_integer_programs(variant):
         assert (found[""][0] == logits).all()
 
 
+def test_what_follows_the_logits_is_named():
+    model = network("hamming")
+    model.graph.node.append(helper.make_node("Softmax", ["logits"], ["p"], name="p"))
+    model.graph.output[0].name = "p"
+    refusals = to_integers(import_model(model).module).refusals
+    assert [(r.node, r.reason) for r in refusals] == [
+        ("p", "nn.softmax makes a real-valued output of the network")
+    ]
+
+
 def test_inputs_are_bounded_by_the_vocabulary_and_by_the_format():
     story, question = import_model(network()).inputs
     assert (story.dtype, story.bounds, question.bounds) == ("int32", (0, 18), (0, 18))

@@ -10,10 +10,12 @@ import pytest
 from onnx import TensorProto, helper, parser
 
 from tests.frontend.onnx_evaluate import build, compare, node, ops_of, whole
+from tests.nn.fixed_models import one_function
 from tvm_qnn.errors import ModelError, UnsupportedError
 from tvm_qnn.frontend import import_model
 
 FEED = {"x": whole([2, 3])}
+X = np.zeros((2, 3), np.int8)
 
 
 def model(text: str, opset: int = 21, domains: str = '"my" : 1, "other" : 2') -> Any:
@@ -197,3 +199,65 @@ def test_a_function_of_no_domain_does_not_hide_an_operator_of_onnx():
     )
     assert ops_of(compare(mod, FEED)) == ["relax.nn.relu", "relax.negative"]
     assert onnx.checker.check_model(mod) is None
+
+
+def damage(mod, rng):
+    """Change one thing in one function: names, operators, domains, references, versions."""
+    function = mod.functions[rng.integers(len(mod.functions))]
+    step = function.node[rng.integers(len(function.node))]
+    names = [*function.input, *(n for k in function.node for n in (*k.input, *k.output)), "", "?"]
+    attributes = [a for k in function.node for a in k.attribute]
+    choice, name = rng.integers(10), str(rng.choice(names))
+    if choice == 0 and step.input:
+        step.input[rng.integers(len(step.input))] = name
+    elif choice == 1 and step.output:
+        step.output[0] = name
+    elif choice == 2:
+        step.op_type = str(rng.choice([*(f.name for f in mod.functions), "Relu", "Shape", ""]))
+    elif choice == 3:
+        step.domain = str(rng.choice(["", "my", "other", "ai.onnx", "tvm_qnn.fixed"]))
+    elif choice == 4:
+        function.name = str(rng.choice([*(f.name for f in mod.functions), ""]))
+    elif choice == 5:
+        function.domain = str(rng.choice(["", "my", "other", "tvm_qnn.fixed"]))
+    elif choice == 6 and attributes:
+        one = attributes[rng.integers(len(attributes))]
+        one.ref_attr_name, one.type = str(rng.choice(["k", "s", ""])), int(rng.integers(15))
+    elif choice == 7 and function.opset_import:
+        function.opset_import[0].version = int(rng.choice([1, 7, 18, 21, 22, 99]))
+    elif choice == 8:
+        function.output[0] = name
+    else:
+        function.node.remove(step)
+
+
+def test_damaged_functions_are_refused_in_one_line_or_harmless():
+    whole_model = model(
+        f"{GRAPH} {{ t = my.outer <k: float = 3.0> (x) y = other.inner (t) }}"
+        f"{MY} outer <k> (a) => (c) {{ d = Constant <value = float {{2.0}}> ()"
+        "  f = Constant <value_float: float = @k> () m = Mul (a, f) n = Mul (m, d)"
+        "  c = other.inner <s: float = @k> (n) }"
+        f"{OTHER} inner <s: float = 7.0> (t) => (z) {{"
+        "  c = Constant <value_float: float = @s> () z = Add (t, c) }"
+    )
+    messages = []
+    for seed in range(300):
+        rng, damaged = np.random.default_rng(seed), onnx.ModelProto()
+        damaged.CopyFrom(whole_model)
+        for _ in range(rng.integers(1, 4)):
+            if all(function.node for function in damaged.functions):
+                damage(damaged, rng)
+        try:
+            import_model(damaged)
+        except ModelError as error:
+            messages.append(str(error))
+    assert 50 < len(messages) < 290
+    assert not [text for text in messages if "\n" in text]
+
+
+def test_a_damaged_constant_under_our_name_is_none_of_ours():
+    mod = one_function("FixedAdd", {"a": X, "b": X}, (X.dtype, X.shape), integer=2, fraction=5)
+    mod.functions[0].node[0].attribute[0].t.raw_data = b"abc"
+    with pytest.raises(ModelError) as caught:
+        import_model(mod)
+    assert "\n" not in str(caught.value)

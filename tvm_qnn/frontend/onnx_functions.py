@@ -120,17 +120,23 @@ def _form(function: FunctionProto) -> Any:
 def _attributes(attributes: Iterable[AttributeProto]) -> Any:
     found = {}
     for attribute in attributes:
-        value: Any = attribute.SerializeToString()
-        if attribute.HasField("t"):
-            tensor = numpy_helper.to_array(attribute.t)
-            value = (str(tensor.dtype), tensor.shape, tensor.tobytes())
-        elif not attribute.ref_attr_name:
-            plain = AttributeProto()
-            plain.CopyFrom(attribute)
-            plain.doc_string = ""
-            value = plain.SerializeToString()
-        found[attribute.name] = (attribute.ref_attr_name, value)
+        found[attribute.name] = (attribute.ref_attr_name, _value(attribute))
     return found
+
+
+def _value(attribute: AttributeProto) -> Any:
+    """Return something that is equal for equal values, however they are stored."""
+    plain = AttributeProto()
+    plain.CopyFrom(attribute)
+    plain.doc_string = ""
+    if attribute.HasField("t"):
+        try:
+            tensor = numpy_helper.to_array(attribute.t)
+        except Exception:
+            # Whatever it raises: a damaged tensor is none of ours.
+            return plain.SerializeToString()
+        return str(tensor.dtype), tensor.shape, tensor.tobytes()
+    return plain.SerializeToString()
 
 
 def _nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
