@@ -21,7 +21,7 @@ from tvm_qnn.nn.cli_run import (
 )
 from tvm_qnn.nn.maqd_cli import maqd_resnet, maqd_vgg
 from tvm_qnn.nn.mqnn_cli import mqnn
-from tvm_qnn.nn.qmann_cli import qmann
+from tvm_qnn.nn.qmann_cli import TRAINED, qmann
 
 app = typer.Typer(help="Train a low-bit network and export it to ONNX.", no_args_is_help=True)
 
@@ -75,7 +75,7 @@ app.command()(qmann)
 @app.command()
 def publish(
     run: Annotated[Path, typer.Option(help="Output folder of 'tvm-qnn train'.")],
-    data: Data,
+    data: Annotated[Path, typer.Option(help="Folder with the official files it was trained on.")],
     zoo: Annotated[Path, typer.Option(help="Folder of the zoo to write to.")],
     name: Annotated[str, typer.Option(help="Name of the model, such as maqd-fashion.")],
     samples: Annotated[int, typer.Option(min=1, help="Test images to put beside it.")] = 256,
@@ -87,9 +87,15 @@ def publish(
     from tvm_qnn.nn.publish import publish as write
 
     torch.set_num_threads(1)
-    record, agreement = write(run, datasets.load(data), zoo, name, samples)
+    if (run / TRAINED).is_file():
+        from tvm_qnn.nn.qmann_publish import publish_network
+
+        record = publish_network(run / TRAINED, data, zoo, name, samples)
+        compared = "all answers are those of PyTorch"
+    else:
+        record, agreement = write(run, datasets.load(data), zoo, name, samples)
+        compared = f"{len(agreement.different)} of {agreement.images:,} labels differ from PyTorch"
     typer.echo(
         f"{zoo / record['file']}: {record['size_bytes']:,} bytes, test accuracy "
-        f"{100 * record['test_accuracy']:.2f} %, {len(agreement.different)} of "
-        f"{agreement.images:,} labels differ from PyTorch"
+        f"{100 * record['test_accuracy']:.2f} %, {compared}"
     )

@@ -156,6 +156,8 @@ def _recipe(found: Trained) -> str:
     if cfg.format:
         options.insert(0, f"--format {cfg.format}")
     options += ["--binary"] * cfg.binary + ["--control"] * cfg.control
+    if cfg.similarity == "hamming" and cfg.read_gradient != "float":
+        options.append(f"--read-gradient {cfg.read_gradient}")
     return (
         f"tvm-qnn train qmann --data DIR --out DIR --task {record['task']} --seed {record['seed']} "
         f"{' '.join(options)}"
