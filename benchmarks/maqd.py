@@ -38,7 +38,7 @@ FLOAT = Recipe(
     schedule="linear", warmup=0.2, smoothing=0.1, shift=2, bfloat16=True,
 )  # fmt: skip
 QUANTIZED = Recipe(
-    epochs=30, batch=256, optimizer="muon", rate=0.03, norm_rate=0.05,
+    epochs=16, batch=256, optimizer="muon", rate=0.03, norm_rate=0.05,
     schedule="linear", warmup=0.05, smoothing=0.1, shift=2, bfloat16=True,
 )  # fmt: skip
 

@@ -343,7 +343,8 @@ def fuse_training(net: nn.Module) -> None:
     """Compile normalization, activation and weight quantizers of a network for training.
 
     Needs a C++ compiler. Training runs about a third faster; its float32 results may differ from
-    those without in the last place. Evaluation is not touched.
+    those without in the last place. Evaluation is not touched. PyTorch compiles eight layers of a
+    kind, by its default limit; those beyond run as without.
     """
     for module in net.modules():
         if isinstance(module, NormActivation):
