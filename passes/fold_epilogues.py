@@ -99,9 +99,16 @@ def _visit(rewriter: Rewriter, call: Any, name: str) -> Any:
         chain = _chain(rewriter, call)
         if chain is None or chain.ends() != (-math.inf, math.inf):
             return None
-        if rewriter.defined_by(call.args[0], "qnn.affine") is None:
+        # A matrix product with a codebook is an image of one row, reshaped behind its scaling.
+        scaled = rewriter.defined_by(call.args[0], "qnn.affine", "relax.reshape")
+        if is_op(scaled, "relax.reshape"):
+            scaled = rewriter.defined_by(scaled.args[0], "qnn.affine")
+        if scaled is None:
             return None
-        return build.affine(chain.source, chain.mul, chain.add)
+        result = build.affine(chain.source, chain.mul, chain.add)
+        if shape_of(chain.source) == shape_of(call):
+            return result
+        return relax.op.reshape(rewriter.emit(result, f"{name}_image"), shape_of(call))
     return None
 
 

@@ -114,6 +114,6 @@ def sort_func(work: CodebookWork, plan: TapsPlan) -> Any:
                 at = pattern(k)
                 with ir.guard(at > 0 if plan.shared else None):
                     offset = plan.offset(conv, first + c, i, w)
-                    ir.store(packed, offset, g, header + used[at])
+                    ir.store(packed, offset - plan.machine.bias, g, header + used[at])
                     add_one(at)
     return finished().with_attrs({**STATIC_ATTRS, "global_symbol": "prepare"})

@@ -54,9 +54,16 @@ _SECOND = 64
 
 
 class Taps:
-    """Any codebook convolution of 8-bit activations."""
+    """Any codebook convolution of 8-bit activations.
+
+    Args:
+        group: output channels that share sums; None for what costs least.
+    """
 
     name = "taps"
+
+    def __init__(self, group: int | None = None) -> None:
+        self._group = group
 
     def supports(self, work: CodebookWork, target: Target) -> Refusal | None:
         """See :class:`tvm_qnn.schedules.family.Family`."""
@@ -79,7 +86,7 @@ class Taps:
 
     def plan(self, work: CodebookWork, target: Target) -> TapsPlan:
         """Return the layout and the blocks."""
-        return make_taps_plan(work, target)
+        return make_taps_plan(work, target, self._group)
 
     def compute(self, work: CodebookWork, target: Target) -> Any:
         """See :class:`tvm_qnn.schedules.family.Family`."""
@@ -189,13 +196,15 @@ def _emit_patterns(
     acc = ir.alloc((plan.pixels,), narrow)
     vectors = [ir.lanes_at(v * lanes, lanes) for v in range(plan.vectors)]
     begin, skipped = plan.header(work), 1 if plan.shared else 0
+    # Sums of 64 bits: of those of 32, LLVM makes vectors, from which addresses are slow to get.
+    start_pixel = ir.cast(block * plan.pixels + plan.machine.bias, "int64")
 
     def add(start: Any, stop: Any) -> None:
         for v in vectors:
             ir.store(acc, ir.const(0, narrow, lanes), v)
 
         def add_tap(tap: Any) -> None:
-            place = packed[group, begin + tap] + block * plan.pixels
+            place = ir.cast(packed[group, begin + tap], "int64") + start_pixel
             for v in range(plan.vectors):
                 row = planes[n, ir.lanes_at(place + v * lanes, lanes)]
                 ir.store(acc, acc[vectors[v]] + ir.cast(row, narrow, lanes), vectors[v])

@@ -183,4 +183,49 @@ def codebooks() -> Graph:
     return g
 
 
-ALL = {f.__name__: f for f in (plain, residual, mobile, binary, codebooks)}
+def _mary(values: int) -> Graph:
+    """A network of M asymmetric values: strided, depthwise and grouped, per channel, and dense."""
+    g = Graph([2, 3, 12, 12], seed=values)
+
+    def table(*shape: int) -> np.ndarray:
+        return (g.rng.integers(-40, 24, [*shape, values]) * 0.0625 + 0.03125).astype(np.float32)
+
+    def layer(*shape: int) -> str:
+        index = g.rng.integers(0, values, shape)
+        return g.node("Gather", [g.const(table()), g.const(index)])
+
+    def layer_per_channel(*shape: int) -> str:
+        index = g.rng.integers(0, values, (shape[0], int(np.prod(shape[1:]))))
+        rows = g.node("GatherElements", [g.const(table(shape[0])), g.const(index)], axis=1)
+        return g.node("Reshape", [rows, g.const(np.array(shape, np.int64))])
+
+    x = g.quantize("x", 0.125, 128)
+    x = g.conv(x, layer(16, 3, 3, 3), g.bias(16), strides=[2, 2], pads=[1, 1, 1, 1])
+    x = g.quantize(g.node("Relu", [x]), 0.5)
+    x = g.quantize(g.conv(x, layer(16, 1, 3, 3), group=16, pads=[1] * 4), 1.0, 100)
+    x = g.conv(x, layer_per_channel(20, 16, 1, 1), g.bias(20))
+    x = g.limited(x, 16, 4.0)
+    x = g.conv(x, layer(24, 10, 3, 3), group=2, pads=[0, 1, 1, 0])
+    x = g.quantize(x, 2.0, -3, "int8")
+    x = g.quantize(g.node("MaxPool", [x], kernel_shape=[5, 5]), 2.0, -3, "int8")
+    x = g.node("Flatten", [x])
+    g.out = g.node("Gemm", [x, layer(10, 24), g.bias(10)], transB=1)
+    return g
+
+
+def mary3() -> Graph:
+    """Three values."""
+    return _mary(3)
+
+
+def mary4() -> Graph:
+    """Four values."""
+    return _mary(4)
+
+
+def mary5() -> Graph:
+    """Five values."""
+    return _mary(5)
+
+
+ALL = {f.__name__: f for f in (plain, residual, mobile, binary, codebooks, mary3, mary4, mary5)}

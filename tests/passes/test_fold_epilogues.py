@@ -314,3 +314,14 @@ def test_which_residual_additions_fold(codes, zero, relu, folded):
 def test_additions_of_channels_with_scales_of_their_own_stay():
     types = QType(UINT8, (0.25, 0.5, 1.0), axis=3), QType(UINT8, (2.0,))
     assert "qnn.add" not in ops(run(addition(*types, UINT8, 3, False)))
+
+
+def test_a_bias_behind_a_reshaped_product_is_folded():
+    """As after a matrix product with a codebook, which is an image of one row."""
+
+    def body(emit, x):
+        y = emit(relax.op.reshape(scaled(emit, x, 0.25), [9, 3]))
+        return emit(relax.op.add(y, floats([1.0, 2.0, -3.0])))
+
+    after = run(body)
+    assert ops(after) == ["qnn.conv2d", "qnn.affine", "reshape"]
