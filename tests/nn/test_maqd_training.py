@@ -38,6 +38,30 @@ def test_network_learns_and_its_checkpoint_loads(tiny, tmp_path, name):
     assert (labels(loaded, tiny.test_images) == labels(net, tiny.test_images)).all()
 
 
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_resume_equals_uninterrupted_run(tiny, tmp_path, bfloat16):
+    recipe = Recipe(epochs=3, batch=32, optimizer="muon", seed=5, cutout=2, bfloat16=bfloat16)
+    whole = build(SHAPES["resnet"], recipe.seed)
+    expected = train(whole, tiny, recipe, tmp_path / "whole")
+
+    class CutError(Exception):
+        pass
+
+    def stop(epoch, step, steps):
+        if (epoch, step) == (3, 1):
+            raise CutError
+
+    with pytest.raises(CutError):
+        train(build(SHAPES["resnet"], 5), tiny, recipe, tmp_path / "cut", report=stop)
+    resumed = build(SHAPES["resnet"], 99)
+    rows = train(resumed, tiny, recipe, tmp_path / "cut", resume=True)
+    assert [(r.loss, r.test_accuracy) for r in rows] == [
+        (r.loss, r.test_accuracy) for r in expected
+    ]
+    for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_quantized_network_starts_where_its_twin_is(tiny, tmp_path):
     twin = build(with_fields(SHAPES["vgg"], precision="float"), 0)
     train(twin, tiny, Recipe(epochs=4, batch=32, rate=0.01, shift=0, flip=False), tmp_path)
