@@ -12,6 +12,7 @@ from tvm_qnn.ops import attrs_of, build, is_op, shape_of
 from tvm_qnn.ops.fixed import FIXED_OPERATORS, format_of
 from tvm_qnn.passes.rewrite import Rewriter, constant, name_of
 from tvm_qnn.schedules.memory import Argument, Weight, place
+from tvm_qnn.schedules.memory_bag import wants_bias
 from tvm_qnn.schedules.memory_kernel import Operation, Work, build_memory, prepared_weights
 from tvm_qnn.spec import FixedPoint
 from tvm_qnn.spec.fixed import softmax_table
@@ -48,7 +49,7 @@ class LowerFixed:
     def _lower(self, rewriter: Rewriter, members: list[tuple[Any, Any, str]], name: str) -> Any:
         last = members[-1][0]
         inside = {rewriter.new[var]: var for var, _, _ in members if var is not last}
-        numbers = _Numbers(rewriter, self._prepared)
+        numbers = _Numbers(rewriter, self._target, self._prepared)
         operations = []
         for var, call, operator in members:
             inputs = [
@@ -86,14 +87,16 @@ class LowerFixed:
 class _Numbers:
     """Numbers the values of a kernel, and collects what it reads from outside."""
 
-    def __init__(self, rewriter: Rewriter, prepared: Prepared) -> None:
+    def __init__(self, rewriter: Rewriter, target: Target, prepared: Prepared) -> None:
         self._rewriter = rewriter
+        self._target = target
         self._prepared = prepared
         self._known: dict[Any, int] = {}
         self._count = 0
         self._declared: dict[int, Argument] = {}
         self._values: list[Any] = []
         self._weights: dict[FixedPoint, dict[int, NDArray[Any]]] = {}
+        self._biased: set[int] = set()
 
     def of(self, key: Any) -> int:
         """Return the number of a value, new if it has none."""
@@ -124,14 +127,18 @@ class _Numbers:
             return self.add(arg, shape_of(arg), str(arg.ty.dtype))
         # Formats of as many bits have the same codes, and are stored alike.
         fmt = FixedPoint(0, format_of(attrs_of(call)).bits - 1)
-        number = self.of((values.tobytes(), values.shape, fmt))
+        bag = is_op(call, "qnn.fixed_bag")
+        biased = bag and wants_bias(self._target, fmt, shape_of(call.args[1])[-1])
+        number = self.of((values.tobytes(), values.shape, fmt, biased))
         self._weights.setdefault(fmt, {})[number] = values
+        if biased:
+            self._biased.add(number)
         return number
 
     def finish(self, operator: str) -> tuple[dict[int, Argument], list[Any]]:
         """Return the declared arguments and their values; the weights of a dtype are one."""
         for fmt, weights in self._weights.items():
-            placed, _ = place({n: (w.shape[0], w.shape[1]) for n, w in weights.items()})
+            placed, _ = place({n: w.shape for n, w in weights.items()}, self._biased)
             kernel = prepared_weights(placed, fmt)
             codes = np.concatenate([w.reshape(-1) for w in weights.values()])
             variable = self._prepared.add(operator, kernel, None, codes, fmt.codes)

@@ -11,7 +11,7 @@ matrices have rows of whole vectors and spare rows, which may be read but hold n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -82,12 +82,14 @@ class Weight:
         rows: number of rows.
         width: elements of a row.
         offset: of the first row.
+        biased: ``prepare`` added 128 to the int8 codes of even columns.
     """
 
     number: int
     rows: int
     width: int
     offset: int
+    biased: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,11 +109,18 @@ class Argument:
     weights: tuple[Weight, ...] = ()
 
 
-def place(shapes: Mapping[int, tuple[int, int]]) -> tuple[tuple[Weight, ...], int]:
-    """Put matrices of weights behind each other; with their places goes the size of them all."""
+def place(
+    shapes: Mapping[int, Sequence[int]], biased: Container[int] = ()
+) -> tuple[tuple[Weight, ...], int]:
+    """Put padded matrices behind each other; with their places goes the size of them all.
+
+    Args:
+        shapes: rows and width by number.
+        biased: numbers of those that are to be biased.
+    """
     placed, size = [], 0
     for number, (rows, width) in shapes.items():
-        placed.append(Weight(number, rows, width, size))
+        placed.append(Weight(number, rows, width, size, number in biased))
         size += padded_size(rows, width)
     return tuple(placed), size
 

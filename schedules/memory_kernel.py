@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from tvm.tirx.script import builder as T  # noqa: N812
@@ -102,6 +103,30 @@ class _Emitter:
     values: dict[int, Matrix]
     done: set[int] = field(default_factory=set)
 
+    @cached_property
+    def biased(self) -> set[int]:
+        arguments = self.work.arguments.values()
+        return {w.number for a in arguments for w in a.weights if w.biased}
+
+    @cached_property
+    def places(self) -> dict[int, Matrix]:
+        """Allocate the local matrices, all of one dtype at once."""
+        shapes: dict[str, dict[int, tuple[int, int]]] = {}
+        for o in self.work.operations:
+            unread = o.kind == "bag" and self._converted(o) is not o
+            if o.output not in self.values and not unread:
+                shape, dtype = self.work.shapes[o.output]
+                stored = "int8" if dtype == "bool" else dtype
+                shapes.setdefault(stored, {})[o.output] = memory.rows_of(shape)
+        found = {}
+        for dtype, wanted in shapes.items():
+            placed, size = memory.place(wanted)
+            buffer = ir.alloc((size,), dtype)
+            for w in placed:
+                stride = memory.round_up(w.width)
+                found[w.number] = Matrix(buffer, w.rows, w.width, stride, dtype, True, w.offset)
+        return found
+
     def emit(self) -> None:
         for operation in self.work.operations:
             if operation.output not in self.done:
@@ -113,9 +138,7 @@ class _Emitter:
 
     def output(self, number: int) -> Matrix:
         if number not in self.values:
-            shape, dtype = self.work.shapes[number]
-            stored = "int8" if dtype == "bool" else dtype
-            self.values[number] = memory.local(*memory.rows_of(shape), stored)
+            self.values[number] = self.places[number]
         return self.values[number]
 
     def bags(self, first: Operation) -> None:
@@ -136,7 +159,8 @@ class _Emitter:
                     self.values[last.output] = made[key].out
                     continue
                 table, out = self.values[operation.inputs[0]], self.output(last.output)
-                made[key] = Bag(table, operation.format, out, last.format)
+                biased = operation.inputs[0] in self.biased
+                made[key] = Bag(table, operation.format, out, last.format, biased)
         used = None
         if valid is not None:
             used = self.output(valid.output)
@@ -229,10 +253,11 @@ def prepared_weights(weights: Sequence[Weight], fmt: FixedPoint) -> Kernel:
             with T.serial(rows) as row, T.serial(stride) as column:
                 at = tirx.min(row, w.rows - 1) * w.width + tirx.min(column, w.width - 1)
                 index = stream_index(matrices[0].buffer, first + at, fmt.bits)
-                code = (index - fmt.limit).astype(fmt.dtype)
                 inside = tirx.all(row < w.rows, column < w.width)
-                value = tirx.Select(inside, code, tirx.const(0, fmt.dtype))
-                matrices[1].store(value, 0, w.offset + row * stride + column)
+                code = tirx.Select(inside, index - fmt.limit, 0)
+                if w.biased:
+                    code = code + tirx.Select(column % 2 == 0, tirx.const(128, "int32"), 0)
+                matrices[1].store(code.astype(fmt.dtype), 0, w.offset + row * stride + column)
             first += w.rows * w.width
     func = finished().with_attrs({**ir.STATIC_ATTRS, "global_symbol": "prepare"})
     return Kernel("qmemory", None, func, (size,), fmt.dtype)

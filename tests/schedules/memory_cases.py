@@ -50,18 +50,20 @@ def codes(rng: np.random.Generator, fmt: FixedPoint, *shape: int) -> np.ndarray:
     return drawn.astype(fmt.dtype)
 
 
-def packed(weights: np.ndarray) -> np.ndarray:
-    """What ``prepare`` makes of weights."""
+def packed(weights: np.ndarray, biased: bool = False) -> np.ndarray:
+    """What ``prepare`` makes of weights; ``biased`` adds 128 to even columns, modulo 256."""
     rows, width = weights.shape
-    stride = round_up(width)
     flat = np.zeros(padded_size(rows, width), weights.dtype)
-    flat[: rows * stride].reshape(rows, stride)[:, :width] = weights
+    matrix = flat.reshape(-1, round_up(width))
+    matrix[:rows, :width] = weights
+    if biased:
+        matrix[:, ::2] ^= -128
     return flat
 
 
 def one(
     kind: str, fmt: FixedPoint | None, arrays: list[np.ndarray], expected: Any, prepared: int = -1,
-    **more: Any,
+    biased: bool = False, **more: Any,
 ) -> Case:  # fmt: skip
     """A kernel of one operator.
 
@@ -71,12 +73,14 @@ def one(
         arrays: its inputs.
         expected: its result.
         prepared: which input are weights that ``prepare`` pads.
+        biased: whether it also adds 128 to even columns.
         more: further fields of the operation.
     """
     arguments, given = {}, []
     for i, array in enumerate(arrays):
-        weights = place({i: array.shape})[0] if i == prepared else ()
-        given.append(packed(array) if i == prepared else np.ascontiguousarray(array))
+        weights = place({i: array.shape}, [i] * biased)[0] if i == prepared else ()
+        plain = np.ascontiguousarray(array)
+        given.append(packed(array, biased) if i == prepared else plain)
         arguments[i] = Argument(f"in{i}", given[-1].shape, str(array.dtype), weights)
     out = len(arrays)
     expected = np.asarray(expected)
@@ -113,6 +117,9 @@ def cases(rng: np.random.Generator, fmt: FixedPoint, size: Size) -> list[Case]:
         one("add", fmt, [key, key[::-1]], spec.fixed_add(key, key[::-1], fmt)),
         one("output", fmt, [weights.T, key], spec.fixed_output(weights, key, fmt)),
     ]
+    if fmt.bits <= 8 and size.words < 256:
+        bags = spec.fixed_bag(table, words, fmt)
+        found.append(one("bag", fmt, [table, words], bags, prepared=0, biased=True))
     for alpha in (-3, 0):
         hamming = spec.hamming_similarity(memory, key, fmt, alpha)
         found.append(one("hamming", fmt, [memory, key], hamming, alpha=alpha))
