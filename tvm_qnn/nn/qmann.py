@@ -75,7 +75,7 @@ class QmannNet(nn.Module):
         There is one key more than there are hops: the last one is what the output layer sees.
         """
         valid = (story != 0).any(-1)
-        words, asked = (_bags(x, self.wa.shape[1]) for x in (story, question))
+        words, asked = (_bags(x, self.wa) for x in (story, question))
         key = self._bag(self.wq, asked.unsqueeze(1), 0).squeeze(2)
         scores, keys = [], [key]
         for hop in range(self.cfg.hops):
@@ -135,10 +135,10 @@ class QmannNet(nn.Module):
         return total
 
 
-def _bags(words: Tensor, vocabulary: int) -> Tensor:
-    """Counts ``[..., V]`` float32 of the words ``[..., W]``; padding counts nothing."""
-    counts = torch.zeros((*words.shape[:-1], vocabulary))
-    counts.scatter_add_(-1, words.long(), (words != 0).to(torch.float32))
+def _bags(words: Tensor, table: Tensor) -> Tensor:
+    """Counts ``[..., V]`` of the words ``[..., W]`` as rows of a table; padding counts nothing."""
+    counts = table.new_zeros((*words.shape[:-1], table.shape[1]))
+    counts.scatter_add_(-1, words.long(), (words != 0).to(table.dtype))
     return counts
 
 

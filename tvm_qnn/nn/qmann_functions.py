@@ -19,7 +19,9 @@ from tvm_qnn.spec.fixed import FixedPoint, softmax_table
 def fix(x: Tensor, fmt: FixedPoint) -> Tensor:
     """Values of the codes of ``x``: truncated toward zero, saturated; no gradient of its own."""
     scale = 2.0**fmt.fraction
-    return torch.trunc(x * scale).clamp_(-fmt.limit, fmt.limit).div_(scale)
+    # NaN, from a run that diverged, becomes the limit.
+    codes = torch.trunc(x * scale).nan_to_num_(nan=fmt.limit)
+    return codes.clamp_(-fmt.limit, fmt.limit).div_(scale)
 
 
 class _Straight(torch.autograd.Function):
@@ -213,7 +215,7 @@ def read(p: Tensor, rows: Tensor, fmt: FixedPoint, cfg: QmannConfig) -> Tensor:
 
 
 def hamming(memory: Tensor, key: Tensor, fmt: FixedPoint, cfg: QmannConfig) -> Tensor:
-    """Bounded similarity ``[S, N, L]`` of ``[S, N, L, E]`` and ``[S, N, E]`` (equations 6 and 7)."""
+    """Bounded similarity ``[S, N, L]`` of ``[S, N, L, E]`` and ``[S, N, E]`` (eq. 6 and 7)."""
     bounded: Tensor = _Hamming.apply(memory, key, fmt, cfg)
     return bounded
 

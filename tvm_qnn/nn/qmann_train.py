@@ -10,6 +10,7 @@ result without ES, its best weights the result with ES.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -73,11 +74,15 @@ class QmannRun:
         self.epochs.append(row)
         if self.stopped:
             return
-        # A loss that is not a number is never the best one.
-        best = self.epochs[self.best_epoch - 1] if self.best_epoch else None
-        if best is None or (
+        best = self.epochs[self.best_epoch - 1] if self.best_epoch else row
+        # A loss that is not a number is beaten by any that is.
+        lost = math.isnan(best.validation_loss)
+        if best is row or (
             row.validation_error <= best.validation_error
-            and row.validation_loss <= best.validation_loss
+            and (
+                row.validation_loss <= best.validation_loss
+                or lost > math.isnan(row.validation_loss)
+            )
         ):
             self.best, self.best_epoch = self.weights, row.epoch
         elif (
@@ -241,10 +246,8 @@ def torch_epoch(
         loss += losses.detach().sum(1).double().numpy()
         wrong += (logit.argmax(2) != answer).sum(1).numpy()
     new = {name: getattr(net, name).detach().numpy() for name in NAMES}
-    return [
-        ({name: new[name][i] for name in NAMES}, loss[i] / len(data), wrong[i] / len(data))
-        for i in range(len(weights))
-    ]
+    means = [(float(x / len(data)), float(y / len(data))) for x, y in zip(loss, wrong, strict=True)]
+    return [({name: new[name][i] for name in NAMES}, *mean) for i, mean in enumerate(means)]
 
 
 def _stacked(weights: list[Weights]) -> Weights:
