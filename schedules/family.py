@@ -30,7 +30,8 @@ class Kernel:
 
     Attributes:
         name: such as ``qconv2d_w2a2_bitserial``.
-        func: scheduled PrimFunc ``(x, packed weights, *constants, *epilogue parameters, out)``.
+        func: scheduled PrimFunc ``(x, packed weights, *constants, *epilogue parameters, out)``, for
+            codebook weights with the codebook float32 [M, rows] before the epilogue parameters.
             x is codes NHWC or bit planes as the work says; the epilogue parameters are none, (mul,
             add) float32 [O], or thresholds int32 [count - 1, O] (transposed, so that channels are
             neighbours) and falling int32 [O]; out is NHWC int32, float32 or codes, or bit planes.

@@ -124,7 +124,7 @@ def requantize(
     count - 1)``, and ``zero`` is already part of ``add``.
 
     Args:
-        acc: accumulators [..., C], int32 range.
+        acc: accumulators [..., C], int32 range (or float32 sums of codebook weights).
         mul: float32 [C] or [1]; may be negative.
         add: float32 [C] or [1].
         codes: range of the result.

@@ -119,6 +119,14 @@ def codebook_conv2d(
     ``S_m = sum of (x - x_zero) over the taps whose weight has code m``, and the result is
     ``((S_0 * r_0 + S_1 * r_1) + S_2 * r_2) + ...`` in float32, every product and sum rounded.
 
+    The sums are integers, so a kernel needs only M - 1 of them: with the sum S over all taps, which
+    all output channels share, ``S_k = S - sum of the others`` is exact for any one k. The form
+    ``r_k * S + sum of (r_m - r_k) * S_m`` would do the same in real numbers, but it rounds the
+    differences of the values, cancels where S is large, and ties the result to the choice of k;
+    here no choice of a kernel shows. A value of 0 adds 0, and its sum may be left out.
+
+    What follows is :func:`affine` or :func:`requantize` of this float32, in the same kernel.
+
     Args:
         x: codes [N, H, W, C].
         w: codebook indices [O, KH, KW, C / groups].
