@@ -51,18 +51,22 @@ def random_inputs(work: ConvWork, seed: int = 0) -> Inputs:
     )
 
 
-def random_codebook(work: CodebookWork, seed: int = 0, zero: int | None = None) -> Inputs:
+def random_codebook(
+    work: CodebookWork, seed: int = 0, zero: int | None = None, *, uniform: bool = False
+) -> Inputs:
     """Draw arguments for ``work``: asymmetric values, and code 0 twice as often as the others.
 
     Args:
         work: the convolution.
         seed: of the random numbers.
         zero: the code whose value is 0, if any.
+        uniform: draw all codes equally often.
     """
     rng = np.random.default_rng(seed)
     conv = work.conv
     x = _codes(rng, conv.x, (conv.batch, conv.height, conv.width, conv.in_channels))
-    index = np.maximum(rng.integers(-1, work.values, conv.weight_shape), 0).astype(np.uint8)
+    lowest = 0 if uniform else -1
+    index = np.maximum(rng.integers(lowest, work.values, conv.weight_shape), 0).astype(np.uint8)
     table = (rng.standard_normal((work.rows, work.values)) + 0.3).astype(np.float32)
     if zero is not None:
         table[:, zero] = 0

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.arm import blocks, emulate
 from benchmarks.arm.cases import Inputs
-from tvm_qnn.ops.workload import ConvWork
+from tvm_qnn.ops.workload import CodebookWork, ConvWork
 from tvm_qnn.schedules.family import Kernel
 from tvm_qnn.targets.record import Target
 
@@ -45,7 +45,9 @@ def calls_of(kernel: Kernel, inputs: Inputs, prepare: str, func: str) -> list[em
     ]
 
 
-def estimate(kernel: Kernel, work: ConvWork, target: Target, inputs: Inputs) -> Estimate:
+def estimate(
+    kernel: Kernel, work: ConvWork | CodebookWork, target: Target, inputs: Inputs
+) -> Estimate:
     """Run a kernel under qemu-user and sum the modelled cycles of the blocks it executed.
 
     Weight preparation runs too and is not counted. The shares of a parallel loop run one after
