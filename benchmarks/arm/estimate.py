@@ -63,18 +63,38 @@ def estimate(
         RuntimeError: where qemu-user, a linker or the LLVM programs are missing.
         EmulationError: if the kernel traps or writes beyond its arguments.
     """
+    names = ["prepare", "kernel"]
+    calls = calls_of(kernel, inputs, *names)
+    return estimate_call(kernel.func, calls, target, {"prepare": kernel.prepare})
+
+
+def estimate_call(
+    func: Any, calls: list[emulate.Call], target: Target, before: dict[str, Any]
+) -> Estimate:
+    """Estimate one PrimFunc as :func:`estimate` does.
+
+    Args:
+        func: the PrimFunc that is counted, called ``kernel``.
+        calls: what to run, ``kernel`` last.
+        target: names the processors of qemu-user and llvm-mca.
+        before: PrimFuncs that run uncounted, by name.
+
+    Raises:
+        RuntimeError: where qemu-user, a linker or the LLVM programs are missing.
+        EmulationError: if a kernel traps or writes beyond its arguments.
+    """
     tools = blocks.Tools.find()
     lacking = emulate.missing() or (tools is None and "llvm-mca is not installed")
     if lacking or tools is None or target.qemu_cpu is None:
         raise RuntimeError(lacking or f"no emulated processor for {target.name}")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        func = emulate.compile_object({"kernel": kernel.func}, target, place / "kernel.o")
-        ready = emulate.compile_object({"prepare": kernel.prepare}, target, place / "prepare.o")
-        names = ["prepare", "kernel"]
-        program = emulate.link([func, ready], names, place / "program")
-        code = blocks.locate(tools, func, program, "__tvm_ffi_kernel")
-        calls = calls_of(kernel, inputs, *names)
+        counted_object = emulate.compile_object({"kernel": func}, target, place / "kernel.o")
+        objects, names = [counted_object], [*before, "kernel"]
+        if before:
+            objects.append(emulate.compile_object(before, target, place / "before.o"))
+        program = emulate.link(objects, names, place / "program")
+        code = blocks.locate(tools, counted_object, program, "__tvm_ffi_kernel")
         counted, results = _count(program, names, calls, target.qemu_cpu, code)
     listing = [[code.lines[start + 4 * i] for i in range(size)] for start, size in counted]
     costs = blocks.block_cycles(tools, listing, target.mca_cpu)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.memory_cases import Size, cases, packed
 from tests.schedules.helpers import HOST_TARGETS
-from tests.schedules.memory_cases import Size, cases, check_here, packed
+from tests.schedules.memory_checks import check_here
 from tvm_qnn import spec, targets
 from tvm_qnn._tvm import tvm
 from tvm_qnn.schedules.memory import place

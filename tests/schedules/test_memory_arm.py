@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks.arm import emulate
-from tests.schedules.memory_cases import Size, cases, check_emulated
+from benchmarks.memory_cases import Size, cases
+from tests.schedules.memory_checks import check_emulated
 from tvm_qnn import targets
 from tvm_qnn.spec import FixedPoint
 
