@@ -8,7 +8,8 @@ import pytest
 
 import tvm_qnn
 from tests.nn.fixed_models import run_onnx
-from tvm_qnn import zoo
+from tvm_qnn import targets, zoo
+from tvm_qnn.emulation import run_emulated
 from tvm_qnn.nn import babi
 from tvm_qnn.verification import verify
 
@@ -40,6 +41,17 @@ def test_compiled_networks_answer_the_samples_like_onnxruntime(name):
     for n in range(50):
         feed = {key: samples[key][n : n + 1] for key in ("story", "question")}
         assert (program.run(feed)["logits"] == run_onnx(model, feed)[0]).all()
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize("name", NETWORKS[:1])
+def test_answers_on_an_emulated_board(name, tmp_path):
+    model = in_batches(onnx.load(zoo.path(name)), 20)
+    feed = {key: zoo.samples(name)[key][:20] for key in ("story", "question")}
+    bundle = tvm_qnn.compile(model, "rpi4", tmp_path / "bundle", bundle=True).path
+    np.savez(tmp_path / "in.npz", **feed)
+    outputs = run_emulated(bundle, targets.get("rpi4").qemu_cpu, tmp_path / "in.npz")
+    assert (outputs["logits"] == run_onnx(model, feed)[0]).all()
 
 
 @ON_NETWORKS
