@@ -62,10 +62,12 @@ class Cell:
     start: str = ""
 
 
-def headline() -> list[Cell]:
+def headline(full_epochs: int, epochs: int) -> list[Cell]:
     """The larger network: full precision, and (M_w, M_a) = (3, 8) that starts from it."""
-    twin = Cell("headline-float", replace(LARGE, precision="float"), FLOAT)
-    return [twin, Cell("headline-3-8", LARGE, QUANTIZED, start=twin.name)]
+    name = f"headline-float-{full_epochs}"
+    twin = Cell(name, replace(LARGE, precision="float"), replace(FLOAT, epochs=full_epochs))
+    recipe = replace(QUANTIZED, epochs=epochs)
+    return [twin, Cell(f"headline-3-8-{epochs}-after-{full_epochs}", LARGE, recipe, start=name)]
 
 
 def surrogate(images: int, epochs: int, seeds: int) -> list[Cell]:
@@ -214,6 +216,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the tables")
     parser.add_argument("--images", type=int, default=10_000, help="training images of the tables")
     parser.add_argument("--epochs", type=int, default=10, help="epochs of the tables")
+    parser.add_argument("--full-epochs", type=int, default=15, help="epochs of headline's twin")
+    parser.add_argument("--headline-epochs", type=int, default=16, help="epochs of (3, 8) after it")
     parser.add_argument("--norm-epochs", type=int, default=2, help="epochs of part norm")
     parser.add_argument("--seeds", type=int, default=2, help="seeds of part surrogate")
     parser.add_argument("--fuse", action="store_true", help="compile; needs a C++ compiler")
@@ -221,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     data = cifar.load(options.data)
     parts = {
-        "headline": headline(),
+        "headline": headline(options.full_epochs, options.headline_epochs),
         "surrogate": surrogate(options.images, options.epochs, options.seeds),
         "grid": grid(options.images, options.epochs),
         "norm": norm(options.images, options.norm_epochs),
