@@ -95,7 +95,7 @@ def draw() -> None:
         panel.set_xlabel("epoch")
         panel.set_yscale("log")
         panel.grid(alpha=0.3)
-        panel.legend(fontsize="small")
+        panel.legend(fontsize="small", loc="center right")
     panels[0].set_ylabel("width of the similarities\n(1st to 99th percentile)")
     PLOT.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(PLOT, metadata={"Date": None})

@@ -32,7 +32,7 @@ Story = list[list[str]]
 
 @dataclass(frozen=True)
 class Questions:
-    """Questions about stories, as word indices; 0 pads.
+    """Questions about stories, as word indices; 0 pads, behind the words.
 
     Attributes:
         story: ``[N, slots, words]`` int32, the oldest sentence first, empty slots last.
