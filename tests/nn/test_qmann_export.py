@@ -19,7 +19,8 @@ from tvm_qnn.errors import ModelError
 from tvm_qnn.nn import qmann_export
 from tvm_qnn.nn.fixed_functions import DOMAIN
 from tvm_qnn.nn.memory_network import MemoryNetwork
-from tvm_qnn.nn.qmann_export import VOCABULARY, to_onnx, to_onnx_with_memory
+from tvm_qnn.nn.qmann_export import to_onnx, to_onnx_with_memory
+from tvm_qnn.nn.vocabulary import METADATA
 from tvm_qnn.spec import FixedPoint
 
 
@@ -119,7 +120,7 @@ def test_equal_memories_are_filled_once():
 
 def test_the_vocabulary_is_metadata():
     model = to_onnx(random_network("dot", np.random.default_rng(6)), 5, 6, 4)
-    told = json.loads({p.key: p.value for p in model.metadata_props}[VOCABULARY])
+    told = json.loads({p.key: p.value for p in model.metadata_props}[METADATA])
     assert told["words"][:2] == ["word0", "word1"]
     assert (len(told["words"]), len(told["answers"]), told["slots"]) == (14, 11, 5)
 

@@ -22,10 +22,8 @@ from tvm_qnn.nn.export import IR_VERSION, OPSET, Graph
 from tvm_qnn.nn.fixed_functions import DOMAIN, VERSION, functions
 from tvm_qnn.nn.memory_network import MemoryNetwork, float_network
 from tvm_qnn.nn.qmann_state import Trained
+from tvm_qnn.nn.vocabulary import METADATA
 from tvm_qnn.spec import FixedPoint, fixed_quantize
-
-VOCABULARY = "tvm_qnn.vocabulary"
-"""Key of the metadata: JSON with ``words`` (by number), ``answers`` (by logit) and ``slots``."""
 
 
 def from_trained(trained: Trained, name: str = "") -> MemoryNetwork:
@@ -243,7 +241,7 @@ def _model(
     )
     if net.words:
         told = {"words": net.words, "answers": net.words[: len(net.answer)], "slots": slots}
-        helper.set_model_props(model, {VOCABULARY: json.dumps(told)})
+        helper.set_model_props(model, {METADATA: json.dumps(told)})
     onnx.checker.check_model(model, full_check=True)
     return model
 
