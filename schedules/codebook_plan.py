@@ -8,7 +8,7 @@ positions count along such rows too, gaps included, which makes a tap one number
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tvm_qnn._tvm import tirx
@@ -22,6 +22,7 @@ CHUNK = 16
 IN_ORDER = "cortex-a53"
 _MOST_GROUP = 5
 _MOST_PATTERNS = 256
+_FEWEST_IN_BYTES = 15
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,10 @@ class Machine:
     """What the sums of taps cost on a target, in cycles.
 
     Attributes:
-        stored: dtype of stored activations: bytes, or 16 bits where widening costs more than space.
-        lanes: pixels in one vector of 16-bit sums.
+        lanes: pixels in one vector.
         vectors: vectors of a block, whose sums stay in registers.
-        tap: to add one vector.
+        tap: to add one vector to sums of 16 bits.
+        byte_tap: to add one vector to sums of 8 bits.
         step: for the loop over taps.
         pattern: to start and store the sums of one pattern, for one vector.
         second: to add one stored vector to sums of 32 bits.
@@ -41,10 +42,10 @@ class Machine:
             at odd addresses do not become load pairs, which take a Cortex-A72 more than two loads.
     """
 
-    stored: str
     lanes: int
     vectors: int
     tap: float
+    byte_tap: float
     step: float
     pattern: float
     second: float
@@ -56,12 +57,13 @@ def machine(target: Target) -> Machine:
     """Return what a target costs; cycles by ``llvm-mca`` for ARM, measured on a Zen 5 for x86."""
     if target.arch == "aarch64":
         if target.cpu == IN_ORDER:
-            return Machine("bytes", 16, 8, 3.2, 5.0, 10.0, 8.0, 48.0, bias=1)
+            return Machine(16, 8, 3.2, 2.0, 5.0, 10.0, 8.0, 48.0, bias=1)
         fast = 0.7 if "dotprod" in target.features else 1.0
-        return Machine("bytes", 16, 8, 1.1 * fast, 1.5, 7.0, 2.5 * fast, 21.0, bias=1)
+        byte = 0.5 if "dotprod" in target.features else 1.0
+        return Machine(16, 8, 1.1 * fast, byte, 1.5, 7.0, 2.5 * fast, 21.0, bias=1)
     if "avx512" in target.features:
-        return Machine("bytes", 32, 8, 0.65, 1.0, 1.5, 1.2, 8.0)
-    return Machine("bytes", 16, 8, 0.6, 1.0, 1.5, 1.2, 10.0)
+        return Machine(32, 8, 0.65, 0.5, 1.0, 1.5, 1.2, 8.0)
+    return Machine(16, 8, 0.6, 0.4, 1.0, 1.5, 1.2, 10.0)
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,8 @@ def make_taps_plan(work: CodebookWork, target: Target, group: int | None = None)
         ValueError: if the convolution cannot be cut into groups of that size.
     """
     conv, costs = work.conv, machine(target)
+    if in_bytes(work):
+        costs = replace(costs, tap=costs.byte_tap + 2 * costs.tap / most_taps(work, 8))
     top, left, _, _ = conv.padding
     down, rows, _ = _axis(
         conv.height, conv.out_height, conv.kernel[0], conv.strides[0], top, conv.dilation[0]
@@ -198,13 +202,13 @@ def sums_cycles(
     return taps + stored + second + group * work.values * vectors * costs.result
 
 
-def is_wide(work: CodebookWork, longest: int) -> bool:
-    """Tell whether the sums of ``longest`` taps can leave 16 bits."""
-    return longest > most_taps(work)
-
-
-def most_taps(work: CodebookWork) -> int:
-    """Return how many stored activations 16 bits hold in sum."""
+def most_taps(work: CodebookWork, bits: int) -> int:
+    """Return how many stored activations a sum of so many bits holds."""
     x, zero = work.conv.x, work.conv.x_zero
     largest = max(abs(x.lo), abs(x.hi), abs(zero))
-    return (65535 if x.dtype == "uint8" else 32767) // max(1, largest)
+    return (2**bits - 1 if x.dtype == "uint8" else 2 ** (bits - 1) - 1) // max(1, largest)
+
+
+def in_bytes(work: CodebookWork) -> bool:
+    """Tell whether taps are added up in bytes first: activations of few bits."""
+    return most_taps(work, 8) >= _FEWEST_IN_BYTES

@@ -23,17 +23,17 @@ def transposed(rows: Sequence[Any]) -> list[Any]:
     return list(rows)
 
 
-def emit_planes(x: Any, work: CodebookWork, plan: TapsPlan, stored: str, fill: int) -> Any:
+def emit_planes(x: Any, work: CodebookWork, plan: TapsPlan, fill: int) -> Any:
     """Write the blocks that copy images [N, H, W, C] into planes [N, length].
 
     Args:
         x: codes.
         work: the convolution.
         plan: its layout.
-        stored: dtype of the planes.
         fill: what stands for padding, a value of the dtype of ``x``.
     """
     conv, (down, right) = work.conv, plan.phases
+    stored = conv.x.dtype
     planes = ir.alloc((conv.batch, plan.length(work)), stored)
     whole, rest = divmod(conv.in_channels, CHUNK)
     top, left, _, _ = conv.padding
@@ -56,7 +56,7 @@ def emit_planes(x: Any, work: CodebookWork, plan: TapsPlan, stored: str, fill: i
                 [planes[n, 0:end]],
             )
             # Vectors of pixels, by way of memory: a condition for each would fill registers.
-            square = ir.alloc((CHUNK * CHUNK,), conv.x.dtype)
+            square = ir.alloc((CHUNK * CHUNK,), stored)
             for k in range(CHUNK):
                 y, v, inside = pixel(phase, block * CHUNK + k)
                 at = ir.lanes_at(k * CHUNK, CHUNK)
@@ -64,11 +64,11 @@ def emit_planes(x: Any, work: CodebookWork, plan: TapsPlan, stored: str, fill: i
                     with ir.then():
                         ir.store(square, x[n, y, v, ir.lanes_at(c * CHUNK, CHUNK)], at)
                     with ir.else_():
-                        ir.store(square, ir.const(fill, conv.x.dtype, CHUNK), at)
+                        ir.store(square, ir.const(fill, stored, CHUNK), at)
             rows = transposed([square[ir.lanes_at(k * CHUNK, CHUNK)] for k in range(CHUNK)])
             for k, row in enumerate(rows):
                 at = ir.lanes_at(place(c * CHUNK + k, phase, block * CHUNK), CHUNK)
-                ir.store(planes, ir.cast(row, stored, CHUNK), n, at)
+                ir.store(planes, row, n, at)
     if rest:
         with ir.stage("planes_rest", (conv.batch, rest, down * right, plan.plane)) as axes:
             n, c, phase, position = axes
@@ -79,7 +79,7 @@ def emit_planes(x: Any, work: CodebookWork, plan: TapsPlan, stored: str, fill: i
             at = place(whole * CHUNK + c, phase, position)
             with ir.if_(inside):
                 with ir.then():
-                    ir.store(planes, ir.cast(x[n, y, v, whole * CHUNK + c], stored), n, at)
+                    ir.store(planes, x[n, y, v, whole * CHUNK + c], n, at)
                 with ir.else_():
                     ir.store(planes, tirx.const(fill, stored), n, at)
     return planes

@@ -36,6 +36,7 @@ from tvm_qnn.schedules.codebook_epilogue import (
 from tvm_qnn.schedules.codebook_plan import (
     CHUNK,
     TapsPlan,
+    in_bytes,
     make_taps_plan,
     most_taps,
     sums_cycles,
@@ -109,7 +110,7 @@ class Taps:
     ) -> Kernel:
         """See :class:`tvm_qnn.schedules.family.Family`."""
         plan = self.plan(work, target)
-        wide = longest_pattern(work, plan, weights) > most_taps(work)
+        wide = longest_pattern(work, plan, weights) > most_taps(work, 16)
         sch = schedule_of(self._compute(work, target, wide=wide))
         if trace is None:
             self.schedule(sch, work, target)
@@ -122,17 +123,13 @@ class Taps:
     def _compute(self, work: CodebookWork, target: Target, *, wide: bool) -> Any:
         plan, conv = self.plan(work, target), work.conv
         shape, dtype = row_type(work, plan)
-        signed = conv.x.dtype == "int8"
-        stored = conv.x.dtype
-        if plan.machine.stored == "words":
-            stored = "int16" if signed else "uint16"
         with ir.function("main") as finished:
             x = ir.argument(
                 "x", (conv.batch, conv.height, conv.width, conv.in_channels), conv.x.dtype
             )
             packed = ir.argument("weights", shape, dtype)
             args = declare(work)
-            planes = emit_planes(x, work, plan, stored, conv.x_zero)
+            planes = emit_planes(x, work, plan, conv.x_zero)
             totals = emit_window_sums(planes, work, plan) if plan.shared else None
             channels = plan.groups(work) * plan.group
             stored_positions = plan.blocks * plan.pixels
@@ -190,49 +187,54 @@ def _emit_patterns(
 ) -> Any:  # fmt: skip
     """Add up the taps of each pattern for a block of pixels: [patterns, pixels]."""
     n, block, group = at
-    lanes, count = plan.machine.lanes, plan.patterns(work)
-    narrow = "int16" if work.conv.x.dtype == "int8" else "uint16"
-    sums = ir.alloc((count, plan.pixels), "int32" if wide else narrow)
-    acc = ir.alloc((plan.pixels,), narrow)
+    lanes, count, byte = plan.machine.lanes, plan.patterns(work), work.conv.x.dtype
+    narrow = "int16" if byte == "int8" else "uint16"
+    # What taps are added to, what that is added to where it gets full, and how many taps fill it.
+    first, second, most = narrow, None, 0
+    if wide:
+        first, second, most = narrow, "int32", most_taps(work, 16)
+    elif in_bytes(work):
+        first, second, most = byte, narrow, most_taps(work, 8)
+    sums = ir.alloc((count, plan.pixels), second or first)
+    acc = ir.alloc((plan.pixels,), first)
+    total = ir.alloc((plan.pixels,), second or first) if second else acc
     vectors = [ir.lanes_at(v * lanes, lanes) for v in range(plan.vectors)]
     begin, skipped = plan.header(work), 1 if plan.shared else 0
     # Sums of 64 bits: of those of 32, LLVM makes vectors, from which addresses are slow to get.
     start_pixel = ir.cast(block * plan.pixels + plan.machine.bias, "int64")
 
-    def add(start: Any, stop: Any) -> None:
+    def clear(buffer: Any, dtype: str) -> None:
         for v in vectors:
-            ir.store(acc, ir.const(0, narrow, lanes), v)
+            ir.store(buffer, ir.const(0, dtype, lanes), v)
 
-        def add_tap(tap: Any) -> None:
-            place = ir.cast(packed[group, begin + tap], "int64") + start_pixel
-            for v in range(plan.vectors):
-                row = planes[n, ir.lanes_at(place + v * lanes, lanes)]
-                ir.store(acc, acc[vectors[v]] + ir.cast(row, narrow, lanes), vectors[v])
+    def add_tap(tap: Any) -> None:
+        place = ir.cast(packed[group, begin + tap], "int64") + start_pixel
+        for k, v in enumerate(vectors):
+            row = planes[n, ir.lanes_at(place + k * lanes, lanes)]
+            ir.store(acc, acc[v] + ir.cast(row, first, lanes), v)
 
-        count = stop - start
-        with ir.serial(tirx.floordiv(count, _TOGETHER)) as four:
+    def add(start: Any, stop: Any) -> None:
+        clear(acc, first)
+        with ir.serial(tirx.floordiv(stop - start, _TOGETHER)) as several:
             for k in range(_TOGETHER):
-                add_tap(start + four * _TOGETHER + k)
-        with ir.serial(tirx.floormod(count, _TOGETHER)) as k:
+                add_tap(start + several * _TOGETHER + k)
+        with ir.serial(tirx.floormod(stop - start, _TOGETHER)) as k:
             add_tap(stop - 1 - k)
 
     with ir.serial(count - skipped) as p:
         pattern = p + skipped
         start, stop = packed[group, plan.group + pattern], packed[group, plan.group + pattern + 1]
-        if not wide:
+        if second is None:
             add(start, stop)
-            for v in vectors:
-                ir.store(sums, acc[v], pattern, v)
         else:
-            most = most_taps(work)
-            for v in vectors:
-                ir.store(sums, ir.const(0, "int32", lanes), pattern, v)
+            clear(total, second)
             with ir.serial(tirx.floordiv(stop - start + (most - 1), most)) as piece:
                 since = start + piece * most
                 add(since, tirx.min(since + most, stop))
                 for v in vectors:
-                    total = sums[pattern, v] + ir.cast(acc[v], "int32", lanes)
-                    ir.store(sums, total, pattern, v)
+                    ir.store(total, total[v] + ir.cast(acc[v], second, lanes), v)
+        for v in vectors:
+            ir.store(sums, total[v], pattern, v)
     return sums
 
 
