@@ -271,5 +271,5 @@ integer definition, in training too. Empty memory slots take no part in it. Equa
 sign term open to two readings; sign bits are taken, as in the authors' code. Gradients are never \
 quantized, as the paper says, where the authors' code does so in one place. Conventional fixed \
 point without ES ends worse here than published on some tasks (1, 4 and 9 among them): once its \
-similarities saturate, its weights run away, and what kept the published ones from it is not known. \
-The two ratios are larger for that. With ES it agrees with the published averages."""
+similarities saturate, its weights run away, and what kept the published ones from it is not \
+known. The two ratios are larger for that. With ES it agrees with the published averages."""
