@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tvm_qnn.arrays import batches, joined, read_npz, write_npz
+from tvm_qnn.arrays import batches, joined, random_arrays, read_npz, write_npz
 from tvm_qnn.errors import InputError
 from tvm_qnn.frontend import TensorInfo
 
@@ -72,3 +72,21 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         write_npz(path, {"a": np.array([object()])})
     assert read_npz(path)["a"].tolist() == [0, 1, 2]
     assert [p.name for p in tmp_path.iterdir()] == ["o.npz"]
+
+
+BOUNDED = [TensorInfo("w", (500,), "int32", (0, 6)), TensorInfo("c", (500,), "int8", (-3, 3))]
+
+
+def test_random_integers_keep_to_their_bounds():
+    drawn = random_arrays(BOUNDED)
+    assert np.unique(drawn["w"]).tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert np.unique(drawn["c"]).tolist() == [-3, -2, -1, 0, 1, 2, 3]
+    assert len(list(batches(BOUNDED, drawn))) == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("w", 7), ("w", -1), ("c", -4)])
+def test_integers_beyond_their_bounds_are_refused(name, value):
+    given = random_arrays(BOUNDED)
+    given[name][321] = value
+    with pytest.raises(InputError, match=f"input '{name}': {value} lies outside of "):
+        list(batches(BOUNDED, given))
