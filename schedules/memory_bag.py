@@ -74,7 +74,7 @@ def emit_bags(
         sums = [s for bag in bags for s in _sums(target, words.width, bag)]
         for i, group in enumerate(_groups(target, sums) or [[]]):
             used = None if valid is None or i else ir.alloc((1,), "int32")
-            _emit_group(words, row, group, used)
+            _emit_group(words, row, row, group, used)
             if valid is not None and used is not None:
                 one, zero = tirx.const(1, "int8"), tirx.const(0, "int8")
                 valid.store(tirx.Select(used[0] != 0, one, zero), n, slot)
@@ -82,6 +82,27 @@ def emit_bags(
             if scratch is not bag.out:
                 with T.serial(bag.out.width) as e:
                     bag.out.store(scratch.load(0, e), row, e)
+
+
+@dataclass(frozen=True)
+class BagRows:
+    """Embeddings that are made one by one, where they are read.
+
+    Attributes:
+        target: the device.
+        words: row numbers, one row a bag.
+        bag: the embedding; its ``out`` is one padded row.
+    """
+
+    target: Target
+    words: Matrix
+    bag: Bag
+
+    def emit(self, row: Any) -> Matrix:
+        """Embed one row of words and return the matrix whose only row it is."""
+        for group in _groups(self.target, _sums(self.target, self.words.width, self.bag)):
+            _emit_group(self.words, row, 0, group, None)
+        return self.bag.out
 
 
 class _Sum(Protocol):
@@ -209,7 +230,7 @@ def _groups(target: Target, sums: list[_Sum]) -> list[list[_Sum]]:
     return [sums[i : i + size] for i in range(0, len(sums), size)]
 
 
-def _emit_group(words: Matrix, row: Any, group: list[_Sum], used: Any) -> None:
+def _emit_group(words: Matrix, row: Any, out_row: Any, group: list[_Sum], used: Any) -> None:
     """Write some sums of one bag."""
     for s in group:
         s.clear()
@@ -227,4 +248,4 @@ def _emit_group(words: Matrix, row: Any, group: list[_Sum], used: Any) -> None:
                 known[rows] = T.Bind(tirx.Select(inside, word, tirx.const(0, "int32")))
             s.add(known[rows])
     for s in group:
-        s.finish(row)
+        s.finish(out_row)

@@ -1,9 +1,10 @@
 """One PrimFunc for one operator of a memory network, or for several that are fused.
 
 A kernel is given as a list of operations on numbered values, in order. What is neither an argument
-nor a result of the kernel becomes a local matrix. Two things are more than the sum of the parts:
-embeddings of the same words are made in one pass, and an embedding that only a conversion reads is
-stored in the format of the conversion.
+nor a result of the kernel becomes a local matrix. Three things are more than the sum of the parts:
+embeddings of the same words are made in one pass, an embedding that only a conversion reads is
+stored in the format of the conversion, and one that only a weighted sum reads is made there, for
+the slots whose weight is not 0.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tvm_qnn.schedules import ir, memory
 from tvm_qnn.schedules.family import Kernel
 from tvm_qnn.schedules.memory import Argument, Matrix, Weight
 from tvm_qnn.schedules.memory_arithmetic import BINARY, DOT, HAMMING
-from tvm_qnn.schedules.memory_bag import Bag, emit_bags
+from tvm_qnn.schedules.memory_bag import Bag, BagRows, emit_bags
 from tvm_qnn.schedules.memory_pointwise import emit_add, emit_convert, emit_output
 from tvm_qnn.schedules.memory_read import emit_read, emit_softmax
 from tvm_qnn.schedules.memory_similarity import Similarity, emit_similarity
@@ -109,12 +110,26 @@ class _Emitter:
         return {w.number for a in arguments for w in a.weights if w.biased}
 
     @cached_property
+    def late(self) -> dict[int, Operation]:
+        """Embeddings that are made where they are read, by the number of what is read."""
+        found = {}
+        for bag in (o for o in self.work.operations if o.kind == "bag" and self._ready(o)):
+            number = self._converted(bag).output
+            readers = [o for o in self.work.operations if number in o.inputs]
+            only = (
+                len(readers) == 1 and readers[0].kind == "read" and number not in self.work.results
+            )
+            if only and readers[0].inputs[0] != number:
+                found[number] = bag
+        return found
+
+    @cached_property
     def places(self) -> dict[int, Matrix]:
         """Allocate the local matrices, all of one dtype at once."""
         shapes: dict[str, dict[int, tuple[int, int]]] = {}
         for o in self.work.operations:
-            unread = o.kind == "bag" and self._converted(o) is not o
-            if o.output not in self.values and not unread:
+            inner = o.kind == "bag" and self._converted(o) is not o
+            if o.output not in self.values and o.output not in self.late and not inner:
                 shape, dtype = self.work.shapes[o.output]
                 stored = "int8" if dtype == "bool" else dtype
                 shapes.setdefault(stored, {})[o.output] = memory.rows_of(shape)
@@ -128,6 +143,8 @@ class _Emitter:
         return found
 
     def emit(self) -> None:
+        for number, bag in self.late.items():
+            self.done.update((bag.output, number))
         for operation in self.work.operations:
             if operation.output not in self.done:
                 _EMITTERS[operation.kind](self, operation)
@@ -147,6 +164,7 @@ class _Emitter:
         same = [
             o for o in self.work.operations
             if o.kind in ("bag", "valid") and o.inputs[-1] == words and self._ready(o)
+            and o.output not in self.done
         ]  # fmt: skip
         valid = next((o for o in same if o.kind == "valid"), None)
         made: dict[Any, Bag] = {}
@@ -158,14 +176,17 @@ class _Emitter:
                 if key in made and last.output not in self.values:
                     self.values[last.output] = made[key].out
                     continue
-                table, out = self.values[operation.inputs[0]], self.output(last.output)
-                biased = operation.inputs[0] in self.biased
-                made[key] = Bag(table, operation.format, out, last.format, biased)
+                made[key] = self._bag(operation, self.output(last.output))
         used = None
         if valid is not None:
             used = self.output(valid.output)
             self.done.add(valid.output)
         emit_bags(self.target, self.values[words], list(made.values()), used)
+
+    def _bag(self, bag: Operation, out: Matrix) -> Bag:
+        number = bag.inputs[0]
+        fmt = self._converted(bag).format
+        return Bag(self.values[number], bag.format, out, fmt, number in self.biased)
 
     def _ready(self, operation: Operation) -> bool:
         return all(number in self.values for number in operation.inputs)
@@ -197,7 +218,14 @@ class _Emitter:
 
     def read(self, operation: Operation) -> None:
         out = self.output(operation.output)
-        emit_read(self.target, operation.format, *self.inputs(operation), out)
+        weights, number = self.values[operation.inputs[0]], operation.inputs[1]
+        if number not in self.late:
+            emit_read(self.target, operation.format, weights, self.values[number], out)
+            return
+        bag = self.late[number]
+        scratch = memory.local(1, out.width, self.work.shapes[number][1])
+        rows = BagRows(self.target, self.values[bag.inputs[1]], self._bag(bag, scratch))
+        emit_read(self.target, operation.format, weights, rows, out)
 
     def convert(self, operation: Operation) -> None:
         assert operation.src is not None

@@ -9,6 +9,7 @@ from tvm.tirx.script import builder as T  # noqa: N812
 from tvm_qnn._tvm import tirx
 from tvm_qnn.schedules import ir, memory
 from tvm_qnn.schedules.memory import Matrix
+from tvm_qnn.schedules.memory_bag import BagRows
 from tvm_qnn.spec import FixedPoint
 from tvm_qnn.targets.record import Target
 
@@ -83,17 +84,19 @@ def _largest(target: Target, fmt: FixedPoint, scores: Matrix, valid: Matrix, n: 
     return ir.cast(ir.intrinsic(dtype, "llvm.vector.reduce.smax", best[every]), "int32")
 
 
-def emit_read(target: Target, fmt: FixedPoint, p: Matrix, rows: Matrix, out: Matrix) -> None:
+def emit_read(
+    target: Target, fmt: FixedPoint, p: Matrix, rows: Matrix | BagRows, out: Matrix
+) -> None:
     """Write ``spec.fixed_read``: sums [N, E] of rows [N * L, E] with weights [N, L].
 
-    Most probabilities are 0, since all together make no more than 1: their rows are not read.
+    Most probabilities are 0, since all together make no more than 1: their rows are not read, and
+    not embedded either where ``rows`` are embeddings.
     """
+    padded = isinstance(rows, BagRows) or rows.padded
     slots = p.width
     dtype = "int16" if fmt.bits <= 8 else "int32"
     sum_dtype = memory.working_dtype(slots * fmt.limit) if dtype == "int16" else dtype
-    lanes, starts = memory.pieces(
-        rows.width, memory.lanes_of(target, dtype), rows.padded and out.padded
-    )
+    lanes, starts = memory.pieces(out.width, memory.lanes_of(target, dtype), padded and out.padded)
     totals = ir.alloc((len(starts) * lanes,), sum_dtype)
     together = _WORD_BYTES // (1 if p.dtype == "int8" else 2)
 
@@ -102,8 +105,10 @@ def emit_read(target: Target, fmt: FixedPoint, p: Matrix, rows: Matrix, out: Mat
         def add(slot: Any) -> None:
             weight = T.Bind(ir.cast(p.load(n, slot), dtype))
             with ir.guard(weight != tirx.const(0, dtype)):
+                row = n * slots + slot
+                source, row = (rows.emit(row), 0) if isinstance(rows, BagRows) else (rows, row)
                 for i, start in enumerate(starts):
-                    codes = ir.cast(rows.load(n * slots + slot, start, lanes), dtype, lanes)
+                    codes = ir.cast(source.load(row, start, lanes), dtype, lanes)
                     value = memory.product(codes, ir.splat(weight, lanes), fmt, dtype, lanes)
                     at = ir.lanes_at(i * lanes, lanes)
                     ir.store(totals, totals[at] + ir.cast(value, sum_dtype, lanes), at)
