@@ -112,8 +112,8 @@ def emit_image(result: Any, out: Any, work: CodebookWork, plan: TapsPlan) -> Non
                     ir.store(out, vector, n, row, v, channels)
     first, count = (whole * CHUNK, rest) if small else (0, conv.out_channels)
     if count:
-        shape = (conv.batch, conv.out_height, conv.out_width, count)
-        with ir.stage("out_rest", shape) as (n, h, v, o):
+        pixels = (conv.batch, conv.out_height, conv.out_width)
+        with ir.stage("out_rest", (*pixels, count)) as (n, h, v, o):
             ir.store(out, result[n, first + o, h * plan.pitch + v], n, h, v, first + o)
 
 

@@ -7,7 +7,7 @@ from tests.passes.relax_modules import INT8, UINT8, call_of, module, ops, output
 from tvm_qnn import targets
 from tvm_qnn._tvm import relax, tvm
 from tvm_qnn.compiler import build_executable
-from tvm_qnn.ops import attrs_of, build
+from tvm_qnn.ops import attrs_of, build, code_attrs, make
 from tvm_qnn.passes.lower import lower
 from tvm_qnn.passes.pipeline import choose_kernels, to_kernels
 from tvm_qnn.passes.plan_layout import plan_layout
@@ -205,3 +205,49 @@ def test_a_module_without_weights():
     _, lowered = run(body)
     assert lowered.prepared == 0
     assert lowered.weight_bytes == 0
+
+
+def codebook(emit, x, groups=1):
+    index = np.random.default_rng(3).integers(0, 3, [32, 3, 3, 32 // groups])
+    table = build.const(np.array([[-0.7, 0.11, 0.93]]), "float32")
+    return emit(
+        make(
+            "qnn.codebook_conv2d", [x, build.const(index, "uint8"), table],
+            **code_attrs(BITS2, "x_"), x_zero=1, strides=[1, 1], padding=[1, 1, 1, 1],
+            dilation=[1, 1], groups=groups,
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["auto", "taps", "dot", "bitserial", "reference"])
+def test_a_codebook_convolution_and_its_requantization_are_one_kernel(name):
+    def body(emit, x):
+        return requantized(emit, codebook(emit, requantized(emit, codebook(emit, x))))
+
+    chosen, lowered = run(body, name)
+    attrs = [attrs_of(call) for _, call in calls(chosen) if call.op.name == "qnn.codebook_conv2d"]
+    assert name in ("auto", attrs[0]["kernel"])
+    assert attrs[0]["why"].startswith("asked for; " if name != "auto" else "")
+    assert "times that" in attrs[0]["why"]
+    assert functions(lowered) == [f"qconv2d_m3a2_{attrs[0]['kernel']}"] * 2
+    # Two bits a weight, whatever the kernel makes of them.
+    assert lowered.weight_bytes == 2 * 32 * 9 * 32 * 2 // 8
+
+
+def test_a_codebook_convolution_stays_float_where_others_read_its_sums():
+    def body(emit, x):
+        sums = codebook(emit, x, groups=2)
+        scaled = make("qnn.affine", [sums, *(build.const([v], "float32") for v in (0.5, 1.0))])
+        return [requantized(emit, sums), emit(scaled)]
+
+    _, lowered = run(body)
+    assert [name for name in functions(lowered) if "conv2d" in name] == ["qconv2d_m3a2_taps"]
+
+
+def test_bit_planes_follow_the_codes_of_a_codebook_convolution():
+    def body(emit, x):
+        return requantized(emit, conv(emit, requantized(emit, codebook(emit, x))))
+
+    _, lowered = run(body, "bitserial")
+    assert functions(lowered)[0] == "qconv2d_m3a2_bitserial"
+    assert functions(lowered)[-1] == "qconv2d_w2a2_bitserial"
