@@ -3,7 +3,9 @@
 A row of the packed weights belongs to a group of output channels: the code that each of them skips,
 where the taps of each pattern of codes end, and then the offsets of the taps. A pattern is a number
 with one digit of base M for each channel, the first channel first; digits are codes, or where one
-code is skipped, labels: 0 for that code and 1 to M - 1 for the others in their order.
+code is skipped, labels: 0 for that code and 1 to M - 1 for the others in their order. Channels
+that the last group lacks have digits that count the taps, so that its patterns are as short as
+those of other groups.
 """
 
 from __future__ import annotations
@@ -26,11 +28,16 @@ def longest_pattern(work: CodebookWork, plan: TapsPlan, weights: NDArray[Any]) -
     """Return the most taps that one pattern of codes has, less those skipped, for indices OHWI."""
     flat = np.asarray(weights, np.int64).reshape(work.conv.out_channels, -1)
     most = 0
+    taps = np.arange(flat.shape[1])
     for first in range(0, len(flat), plan.group):
         pattern, skipped = np.zeros(flat.shape[1], np.int64), 0
-        for codes in flat[first : first + plan.group]:
+        for j in range(plan.group):
+            codes, skip = taps // work.values ** max(0, j - 1) % work.values, 0
+            if first + j < len(flat):
+                codes = flat[first + j]
+                skip = int(np.bincount(codes).argmax())
             pattern = pattern * work.values + codes
-            skipped = skipped * work.values + int(np.bincount(codes).argmax())
+            skipped = skipped * work.values + skip
         count = np.bincount(pattern, minlength=skipped + 1)
         if plan.shared:
             count[skipped] = 0
@@ -89,9 +96,8 @@ def sort_func(work: CodebookWork, plan: TapsPlan) -> Any:
                         skipped = packed[g, j]
                         digit = digit + ir.cast(digit < skipped, "int32")
                         digit = tirx.Select(code(j, k) == skipped, tirx.const(0, "int32"), digit)
-                    # Spare channels of the last group follow the skipped code everywhere.
-                    present = g * size + j < outputs
-                    digit = tirx.Select(present, digit, tirx.const(0, "int32"))
+                    spare = tirx.floormod(tirx.floordiv(k, values ** max(0, j - 1)), values)
+                    digit = tirx.Select(g * size + j < outputs, digit, spare)
                     number = number * values + digit
                 return number
 
