@@ -192,8 +192,8 @@ def _authors_code(errors: Errors, published: dict[str, dict[int, tuple[float, fl
     return (
         "The authors' code computes another similarity than the paper (the distance of the "
         "magnitudes, not of their bits) and the gradient of the weighted read in fixed point. "
-        "Trained like that (`similarity hamming-code`, `read-gradient quantized`), mean errors "
-        "come closer to the published ones:\n\n"
+        "Mean errors when trained like that (`--similarity hamming-code --read-gradient "
+        "quantized`):\n\n"
         + _table(
             ["network", "tasks", "as in the paper, %", "as in the code, %", "published, %"], lines
         )
