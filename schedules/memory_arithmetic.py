@@ -26,17 +26,19 @@ DOT, BINARY, HAMMING = "dot", "binary", "hamming"
 
 
 class Arithmetic(Protocol):
-    """Sums over the elements of a row, in vectors of partial sums.
+    """Sums over the elements of a row, in vectors of partial sums."""
 
-    Attributes:
-        dtype: of the codes.
-        chunk: codes in one step.
-        lanes: int32 partial sums of a row, and the rows whose sums are finished together.
-    """
+    @property
+    def dtype(self) -> str:
+        """The dtype of the codes."""
 
-    dtype: str
-    chunk: int
-    lanes: int
+    @property
+    def chunk(self) -> int:
+        """The codes in one step."""
+
+    @property
+    def lanes(self) -> int:
+        """The int32 partial sums of a row, and the rows whose sums are finished together."""
 
     def key(self, mode: str, fmt: FixedPoint, k: Any, inside: Any) -> list[Any]:
         """Return what a step needs of ``chunk`` elements of a key.
@@ -283,7 +285,7 @@ def _transpositions(lanes: int) -> list[tuple[list[int], list[int]]]:
          [q + i for q in quads for i in (2, 3, lanes + 2, lanes + 3)]),
     ]  # fmt: skip
     # Quads of two vectors: the lower and the upper half of each, then every other one.
-    orders = {
+    orders: dict[int, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {
         4: [],
         8: [((0, 2), (1, 3))],
         16: [((0, 1, 4, 5), (2, 3, 6, 7)), ((0, 2, 4, 6), (1, 3, 5, 7))],

@@ -106,15 +106,15 @@ class BagRows:
 
 
 class _Sum(Protocol):
-    """The sum of some columns of a table.
+    """The sum of some columns of a table."""
 
-    Attributes:
-        bag: whose table it is.
-        out: where the codes go: ``bag.out``, or one padded row.
-    """
+    @property
+    def bag(self) -> Bag:
+        """Whose table it is."""
 
-    bag: Bag
-    out: Matrix
+    @property
+    def out(self) -> Matrix:
+        """Where the codes go: ``bag.out``, or one padded row."""
 
     def clear(self) -> None:
         """Begin a bag."""
