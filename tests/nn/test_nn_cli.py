@@ -70,13 +70,26 @@ def test_train_resume_export_publish(few_images, tmp_path):
 
     zoo.mkdir()
     (zoo / "zoo.json").write_text('{"other": {"name": "other"}}')
-    published = run("publish", "--run", out, "--data", "x", "--zoo", zoo, "--name", "maqd-new")
+    published = run(
+        "publish",
+        "--run",
+        out,
+        "--data",
+        "x",
+        "--zoo",
+        zoo,
+        "--name",
+        "maqd-new",
+        "--remark",
+        "The best of 3.",
+    )
     assert published.exit_code == 0, published.output
     assert "0 of 16 labels differ" in published.output
     records = json.loads((zoo / "zoo.json").read_text())
     assert set(records) == {"other", "maqd-new"}
     record = records["maqd-new"]
     assert record["recipe"].endswith("--epochs 1 --seed 4 --weight-states 3 --activation-states 4")
+    assert record["protocol"].endswith("for every image. The best of 3.")
     assert record["size_bytes"] == (zoo / record["file"]).stat().st_size
     with np.load(zoo / record["samples_file"]) as stored:
         assert stored["image"].tolist() == few_images.test_images.tolist()

@@ -78,12 +78,14 @@ def publish(
     data: Annotated[Path, typer.Option(help="Folder with the official files it was trained on.")],
     zoo: Annotated[Path, typer.Option(help="Folder of the zoo to write to.")],
     name: Annotated[str, typer.Option(help="Name of the model, such as maqd-fashion.")],
-    samples: Annotated[int, typer.Option(min=1, help="Test images to put beside it.")] = 256,
+    samples: Annotated[int, typer.Option(min=1, help="Test samples to put beside it.")] = 256,
+    remark: Annotated[str, typer.Option(help="What to add to the record's protocol.")] = "",
 ) -> None:
     """Export a trained network to a zoo folder and record its measured accuracy."""
     torch = require("torch", "torch")
     require("onnxruntime", "onnx")
     from tvm_qnn.nn import datasets
+    from tvm_qnn.nn.publish import add_record
     from tvm_qnn.nn.publish import publish as write
 
     torch.set_num_threads(1)
@@ -95,6 +97,9 @@ def publish(
     else:
         record, agreement = write(run, datasets.load(data), zoo, name, samples)
         compared = f"{len(agreement.different)} of {agreement.images:,} labels differ from PyTorch"
+    if remark:
+        record["protocol"] += f" {remark}"
+        add_record(zoo, record)
     typer.echo(
         f"{zoo / record['file']}: {record['size_bytes']:,} bytes, test accuracy "
         f"{100 * record['test_accuracy']:.2f} %, {compared}"
