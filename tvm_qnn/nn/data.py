@@ -22,18 +22,19 @@ ORIGINS = {
     "fashion-mnist": "the repository zalandoresearch/fashion-mnist, folder data/fashion",
     "mnist": "Yann LeCun's page 'The MNIST database of handwritten digits'",
 }
+# Of the uncompressed files.
 CHECKSUMS = {
     "fashion-mnist": {
-        "train_images": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-        "train_labels": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-        "test_images": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-        "test_labels": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+        "train_images": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "train_labels": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "test_images": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "test_labels": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     },
     "mnist": {
-        "train_images": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-        "train_labels": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-        "test_images": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-        "test_labels": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        "train_images": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "train_labels": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "test_images": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "test_labels": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     },
 }
 
@@ -74,7 +75,7 @@ def load(folder: Path) -> Images:
         DataError: A file is missing, differs from the official one, or belongs to the other set.
     """
     blobs = {key: _read(folder / name) for key, name in FILES.items()}
-    digests = {key: hashlib.sha256(blob).hexdigest() for key, blob in blobs.items()}
+    digests = {key: _digest(blob) for key, blob in blobs.items()}
     matches = {
         name: [key for key in FILES if digests[key] == sums[key]]
         for name, sums in CHECKSUMS.items()
@@ -125,6 +126,14 @@ def read_idx(blob: bytes, name: str) -> np.ndarray:
             "fetch the official file"
         )
     return values.reshape(shape)
+
+
+def _digest(blob: bytes) -> str:
+    """SHA-256 of what a gzip file holds, since mirrors compress anew; a damaged one's as it is."""
+    try:
+        return hashlib.sha256(gzip.decompress(blob)).hexdigest()
+    except (OSError, EOFError, zlib.error):
+        return hashlib.sha256(blob).hexdigest()
 
 
 def _read(path: Path) -> bytes:
