@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from benchmarks.arm import blocks, emulate
 from benchmarks.arm.__main__ import BOARDS
@@ -67,33 +69,54 @@ def operator_cycles(case: Case, target: Target) -> Estimate:
     return found
 
 
-def network_cycles(target: Target) -> Estimate:
-    """Estimate the fused kernel of a network; its weights are prepared and not counted."""
-    model = to_onnx(random_network(**NETWORKS[NETWORK]), SLOTS, WORDS, QUESTION)
+@dataclass(frozen=True)
+class Fused:
+    """A network that became one kernel.
+
+    Attributes:
+        kernel: its PrimFunc.
+        prepare: the PrimFunc that unpacks its weights.
+        calls: of ``prepare`` and ``kernel``, to run once.
+        expected: what the definitions answer.
+    """
+
+    kernel: Any
+    prepare: Any
+    calls: list[emulate.Call]
+    expected: np.ndarray
+
+
+def fused(model: onnx.ModelProto, arrays: dict[str, np.ndarray], target: Target) -> Fused:
+    """Lower a memory network whose operators all fuse."""
     integers = to_integers(import_model(model).module).module
-    arrays = questions()
     expected = evaluate(integers, arrays)[""][0]
     lowered = to_kernels(choose_kernels(integers, target), target).module
-    values: dict[Any, np.ndarray] = {}
-    for param in lowered["main"].params:
-        shape = [int(d.value) for d in param.ty.shape]
-        values[param] = np.zeros(shape, str(param.ty.dtype))
-    for param, array in zip(lowered["main"].params, arrays.values(), strict=False):
-        values[param][...] = array
-    packed = values[lowered["main"].params[-1]]
+    *inputs, weights = lowered["main"].params
+    values = dict(zip(inputs, arrays.values(), strict=True))
+    packed = np.zeros([int(d.value) for d in weights.ty.shape], str(weights.ty.dtype))
+    values[weights] = packed
     ((_, call),) = calls(lowered)
     ((_, unpack),) = [c for c in calls({"main": lowered["prepare"]}) if len(c[1].args) > 1]
     given = [values[a] if isinstance(a, relax.Var) else _array(a) for a in call.args[1].fields]
-    functions = [
-        lowered[c.args[0]].with_attr("global_symbol", name)
-        for c, name in ((call, "kernel"), (unpack, "prepare"))
-    ]
-    run = [
-        emulate.Call("prepare", (_array(unpack.args[1].fields[0]), packed)),
-        emulate.Call("kernel", (*given, np.zeros_like(expected))),
-    ]
-    found = estimate_call(functions[0], run, target, before={"prepare": functions[1]})
-    _check(NETWORK, found, expected)
+    stream = _array(unpack.args[1].fields[0])
+    return Fused(
+        lowered[call.args[0]].with_attr("global_symbol", "kernel"),
+        lowered[unpack.args[0]].with_attr("global_symbol", "prepare"),
+        [
+            emulate.Call("prepare", (stream, packed)),
+            emulate.Call("kernel", (*given, np.zeros_like(expected))),
+        ],
+        expected,
+    )
+
+
+def network_cycles(target: Target) -> Estimate:
+    """Estimate the fused kernel of a network; its weights are prepared and not counted."""
+    model = to_onnx(random_network(**NETWORKS[NETWORK]), SLOTS, WORDS, QUESTION)
+    network = fused(model, questions(), target)
+    before = {"prepare": network.prepare}
+    found = estimate_call(network.kernel, network.calls, target, before)
+    _check(NETWORK, found, network.expected)
     return found
 
 

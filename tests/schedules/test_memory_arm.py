@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from benchmarks.arm import emulate
+from benchmarks.memory_arm import fused
 from benchmarks.memory_cases import Size, cases
+from tests.nn.memory_networks import random_network, random_questions
 from tests.schedules.memory_checks import check_emulated
 from tvm_qnn import targets
+from tvm_qnn.nn.qmann_export import to_onnx
 from tvm_qnn.spec import FixedPoint
 
 LACKING = emulate.missing()
@@ -27,3 +30,17 @@ def test_operators_on_emulated_boards(board, tmp_path):
         *cases(rng, FixedPoint(4, 9), Size(2, 9, 33)),
     ]
     check_emulated(found, targets.get(board), tmp_path)
+
+
+@pytest.mark.parametrize("variant", ["dot binary mq", "hamming mq", "13 bits"])
+@pytest.mark.parametrize("board", ["rpi3", "rpi4", "rpi5"])
+def test_fused_networks_on_emulated_boards(board, variant, tmp_path):
+    rng, target = np.random.default_rng(4), targets.get(board)
+    net = random_network(variant, rng)
+    arrays = dict(zip(("story", "question"), random_questions(rng, 2, 9), strict=True))
+    network = fused(to_onnx(net, slots=9, sentence=6, question=4, batch=2), arrays, target)
+    functions = {"kernel": network.kernel, "prepare": network.prepare}
+    obj = emulate.compile_object(functions, target, tmp_path / "network.o")
+    program = emulate.link([obj], list(functions), tmp_path / "program")
+    results = emulate.run(program, list(functions), network.calls, str(target.qemu_cpu))
+    np.testing.assert_array_equal(results[-1], network.expected)
