@@ -34,11 +34,11 @@ LARGE = VggConfig(channels=(48, 128, 256, 256, 256), pools=(0, 1, 3))
 SMALL = VggConfig(channels=(16, 32, 64, 64), pools=(0, 1, 3))
 
 FLOAT = Recipe(
-    epochs=15, batch=256, optimizer="sgd", rate=0.4, norm_rate=0.4, decay=5e-4,
+    epochs=30, batch=256, optimizer="sgd", rate=0.4, norm_rate=0.4, decay=5e-4,
     schedule="linear", warmup=0.2, smoothing=0.1, shift=2, bfloat16=True,
 )  # fmt: skip
 QUANTIZED = Recipe(
-    epochs=16, batch=256, optimizer="muon", rate=0.03, norm_rate=0.05,
+    epochs=30, batch=256, optimizer="muon", rate=0.03, norm_rate=0.05,
     schedule="linear", warmup=0.05, smoothing=0.1, shift=2, bfloat16=True,
 )  # fmt: skip
 
@@ -216,8 +216,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the tables")
     parser.add_argument("--images", type=int, default=10_000, help="training images of the tables")
     parser.add_argument("--epochs", type=int, default=10, help="epochs of the tables")
-    parser.add_argument("--full-epochs", type=int, default=15, help="epochs of headline's twin")
-    parser.add_argument("--headline-epochs", type=int, default=16, help="epochs of (3, 8) after it")
+    parser.add_argument("--full-epochs", type=int, default=30, help="epochs of headline's twin")
+    parser.add_argument("--headline-epochs", type=int, default=30, help="epochs of (3, 8) after it")
     parser.add_argument("--norm-epochs", type=int, default=2, help="epochs of part norm")
     parser.add_argument("--seeds", type=int, default=2, help="seeds of part surrogate")
     parser.add_argument("--fuse", action="store_true", help="compile; needs a C++ compiler")
