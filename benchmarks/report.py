@@ -2,7 +2,7 @@
 
     python -m benchmarks.report
 
-Reads benchmarks/results/*.json, benchmarks/arm/results.json and the record of the model zoo.
+Reads benchmarks/results/, benchmarks/arm/results.json and the record of the model zoo.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import codebook_report, maqd_report, memory_report, mqnn_report, qmann_report
 from tvm_qnn import targets, zoo
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,10 +127,20 @@ def machine(facts: dict[str, Any]) -> str:
 
 def document(network: dict[str, Any], kernel: dict[str, Any], boards: dict[str, Any]) -> str:
     """Write docs/results.md."""
-    entries = "\n".join(
-        f"* `zoo:{e.name}`: {100 * e.test_accuracy:.2f} % of {e.test_samples:,} test samples. "
-        f"{e.protocol} Trained by `{e.recipe}`. {e.source}"
-        for e in zoo.entries()
+    entries = table(
+        ["model", "task", "accuracy", "of", "weights", "activations", "bytes"],
+        [
+            [
+                f"`zoo:{e.name}`",
+                e.task,
+                f"{100 * e.test_accuracy:.2f} %",
+                f"{e.test_samples:,}",
+                e.weights,
+                e.activations,
+                f"{e.size_bytes:,}",
+            ]
+            for e in zoo.entries()
+        ],
     )
     costs = "\n".join(
         f"* `{row['model']}` for {target}: {cost['seconds']} s, {cost['peak_mib']} MiB at the peak"
@@ -161,6 +172,14 @@ Compiling, in a process of its own:
 
 {entries}
 
+Accuracies are those of ONNX Runtime on whole official test sets. `tvm-qnn zoo --json` tells of each
+model how it was trained and measured, what chose it, and which method it follows how closely.
+
+{mqnn_report.section()}
+{maqd_report.section()}
+{qmann_report.section()}
+{memory_report.section()}
+{codebook_report.section()}
 ## Kernels on x86
 
 `python -m benchmarks.kernels --json benchmarks/results/kernels.json`
