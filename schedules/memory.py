@@ -28,7 +28,7 @@ ALIGNMENT = 64
 """Rows of local matrices and of prepared weights are multiples of so many elements."""
 
 SPARE_ROWS = 16
-"""Rows behind a local matrix, so that the last block of rows can be read whole."""
+"""Rows behind memories and weights, so that the last block of rows can be read whole."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Matrix:
         width: elements of a row.
         stride: elements from one row to the next.
         dtype: of the elements.
-        padded: rows may be read and written to their stride, and ``SPARE_ROWS`` more be read.
+        padded: rows may be read and written to their stride; behind memories and weights
+            ``SPARE_ROWS`` more may be read.
         offset: of the first row.
     """
 
@@ -110,18 +111,21 @@ class Argument:
 
 
 def place(
-    shapes: Mapping[int, Sequence[int]], biased: Container[int] = ()
+    shapes: Mapping[int, Sequence[int]],
+    biased: Container[int] = (),
+    lean: Container[int] = (),
 ) -> tuple[tuple[Weight, ...], int]:
     """Put padded matrices behind each other; with their places goes the size of them all.
 
     Args:
         shapes: rows and width by number.
         biased: numbers of those that are to be biased.
+        lean: numbers of those without spare rows.
     """
     placed, size = [], 0
     for number, (rows, width) in shapes.items():
         placed.append(Weight(number, rows, width, size, number in biased))
-        size += padded_size(rows, width)
+        size += padded_size(rows, width, 0 if number in lean else SPARE_ROWS)
     return tuple(placed), size
 
 
@@ -151,15 +155,14 @@ def _flat(argument: Argument, buffer: Any) -> Matrix:
     return Matrix(flat, rows, width, width, stored, padded=False)
 
 
-def local(rows: int, width: int, dtype: str) -> Matrix:
-    """Allocate a padded matrix in the open function."""
-    buffer = ir.alloc((padded_size(rows, width),), dtype)
-    return Matrix(buffer, rows, width, round_up(width), dtype, padded=True)
+def local_row(width: int, dtype: str) -> Matrix:
+    """Allocate a padded row in the open function."""
+    stride = round_up(width)
+    return Matrix(ir.alloc((stride,), dtype), 1, width, stride, dtype, padded=True)
 
 
-def padded_size(rows: int, width: int) -> int:
+def padded_size(rows: int, width: int, spare: int = SPARE_ROWS) -> int:
     """Return the elements of a padded matrix."""
-    spare = SPARE_ROWS if rows > 1 else 0
     return (rows + spare) * round_up(width)
 
 

@@ -200,7 +200,7 @@ class _Paired:
 def _sums(target: Target, words: int, bag: Bag) -> list[_Sum]:
     if bag.biased and bag.out.dtype == "int8":
         lanes = memory.lanes_of(target, "int16")
-        out = bag.out if bag.out.padded else memory.local(1, bag.out.width, "int8")
+        out = bag.out if bag.out.padded else memory.local_row(bag.out.width, "int8")
         return [
             _Paired(
                 bag,

@@ -127,15 +127,19 @@ class _Emitter:
     def places(self) -> dict[int, Matrix]:
         """Allocate the local matrices, all of one dtype at once."""
         shapes: dict[str, dict[int, tuple[int, int]]] = {}
+        compared = {o.inputs[0] for o in self.work.operations if o.kind == "dense"}
+        lean: set[int] = set()
         for o in self.work.operations:
             inner = o.kind == "bag" and self._converted(o) is not o
             if o.output not in self.values and o.output not in self.late and not inner:
                 shape, dtype = self.work.shapes[o.output]
                 stored = "int8" if dtype == "bool" else dtype
                 shapes.setdefault(stored, {})[o.output] = memory.rows_of(shape)
+                if len(shape) < 3 and o.output not in compared:
+                    lean.add(o.output)
         found = {}
         for dtype, wanted in shapes.items():
-            placed, size = memory.place(wanted)
+            placed, size = memory.place(wanted, lean=lean)
             buffer = ir.alloc((size,), dtype)
             for w in placed:
                 stride = memory.round_up(w.width)
@@ -223,7 +227,7 @@ class _Emitter:
             emit_read(self.target, operation.format, weights, self.values[number], out)
             return
         bag = self.late[number]
-        scratch = memory.local(1, out.width, self.work.shapes[number][1])
+        scratch = memory.local_row(out.width, self.work.shapes[number][1])
         rows = BagRows(self.target, self.values[bag.inputs[1]], self._bag(bag, scratch))
         emit_read(self.target, operation.format, weights, rows, out)
 

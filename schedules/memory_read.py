@@ -34,7 +34,7 @@ def emit_softmax(
         out: probabilities.
     """
     slots = scores.width
-    weights = memory.local(1, slots, "int32")
+    weights = memory.local_row(slots, "int32")
     with T.serial(scores.rows) as n:
         largest = T.Bind(_largest(target, fmt, scores, valid, n))
         total = ir.alloc((1,), "int64")

@@ -138,6 +138,25 @@ def test_a_network_is_one_kernel_and_computes_its_definition(variant, tmp_path):
         np.testing.assert_array_equal(single[0], expected)
 
 
+def test_one_slot_and_weights_that_are_computed(tmp_path):
+    def body(builder, key, memory, used):
+        coarse = builder.emit(fixed.convert(memory, Q2_5, Q3_4))
+        score = builder.emit(fixed.hamming(coarse, key, Q3_4))
+        p = builder.emit(fixed.softmax(score, used, Q3_4))
+        read = builder.emit(fixed.read(p, coarse, Q3_4))
+        return builder.emit(fixed.dense(builder.emit(fixed.add(key, read, Q3_4)), read, Q3_4))
+
+    mod = module(body, ((1, 60), "int8"), ((1, 1, 60), "int8"), ((1, 1), "bool"))
+    rng = np.random.default_rng(5)
+    arrays = {
+        "x0": rng.integers(-127, 128, (1, 60)).astype(np.int8),
+        "x1": rng.integers(-127, 128, (1, 1, 60)).astype(np.int8),
+        "x2": np.ones((1, 1), bool),
+    }
+    found, _ = run(choose_kernels(mod, HOST), arrays, tmp_path, "one")
+    np.testing.assert_array_equal(found[0], evaluate(mod, arrays)[""][0])
+
+
 def test_weights_are_stored_once_as_a_dense_stream():
     net = random_network("5 bits", np.random.default_rng(2))
     imported = import_model(to_onnx(net, slots=9, sentence=6, question=4))
