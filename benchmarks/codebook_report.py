@@ -86,7 +86,8 @@ codes equally frequent, the worst case; every result equals the definition. 8-bi
 `taps`, which adds activations and multiplies none (`schedules/codebook_taps.py`).
 
 Boards: model cycles of one core (executed blocks under qemu-user, each costed by llvm-mca,
-{facts["llvm"]}); no board was measured.
+{facts["llvm"]}); no board was measured. The model knows no caches, and no loads that cross a cache
+line, of which `taps` has some and `dot` has none.
 
 {boards(facts["boards"])}
 

@@ -81,9 +81,15 @@ class Taps:
         """See :class:`tvm_qnn.schedules.family.Family`."""
         plan, conv = self.plan(work, target), work.conv
         block = sums_cycles(work, plan.machine, plan.vectors, plan.group, plan.shared)
-        copied = plan.planes(work) * plan.plane
-        copied += plan.positions * conv.out_channels
-        return conv.batch * (plan.blocks * plan.groups(work) * block + copied / 2)
+        copied = 0.0
+        for channels, elements in (
+            (conv.in_channels, plan.planes(work) * plan.plane / conv.in_channels),
+            (conv.out_channels, plan.positions),
+        ):
+            # Channels that fill no square are copied one element at a time.
+            rest = channels % CHUNK
+            copied += elements * (0.5 * (channels - rest) + 10.0 * rest)
+        return conv.batch * (plan.blocks * plan.groups(work) * block + copied)
 
     def plan(self, work: CodebookWork, target: Target) -> TapsPlan:
         """Return the layout and the blocks."""
