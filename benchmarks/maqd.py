@@ -1,6 +1,6 @@
 """Train MaQD networks on CIFAR-10 and write what they reach to benchmarks/results/maqd_*.csv.
 
-    python -m benchmarks.maqd --data DIR --out DIR [--part headline|surrogate|grid|norm]
+    python -m benchmarks.maqd --data DIR --out DIR [--part headline|zoo|surrogate|grid|norm]
 
 Every network is a cell with a folder below OUT. A finished cell is not trained again, an unfinished
 one goes on after its last whole epoch, so that the same command continues whatever was cut off.
@@ -29,8 +29,10 @@ from tvm_qnn.nn.train import as_input, train
 
 RESULTS = Path(__file__).resolve().parent / "results"
 CALIBRATION_IMAGES = 500
+PARTS = ("headline", "zoo", "surrogate", "grid", "norm")
 
 LARGE = VggConfig(channels=(48, 128, 256, 256, 256), pools=(0, 1, 3))
+MEDIUM = VggConfig(channels=(32, 64, 128, 128), pools=(0, 1, 3))
 SMALL = VggConfig(channels=(16, 32, 64, 64), pools=(0, 1, 3))
 
 FLOAT = Recipe(
@@ -62,12 +64,12 @@ class Cell:
     start: str = ""
 
 
-def headline(full_epochs: int, epochs: int) -> list[Cell]:
-    """The larger network: full precision, and (M_w, M_a) = (3, 8) that starts from it."""
-    name = f"headline-float-{full_epochs}"
-    twin = Cell(name, replace(LARGE, precision="float"), replace(FLOAT, epochs=full_epochs))
+def headline(part: str, cfg: VggConfig, full_epochs: int, epochs: int) -> list[Cell]:
+    """A network in full precision, and with (M_w, M_a) = (3, 8), which starts from the former."""
+    name = f"{part}-float-{full_epochs}"
+    twin = Cell(name, replace(cfg, precision="float"), replace(FLOAT, epochs=full_epochs))
     recipe = replace(QUANTIZED, epochs=epochs)
-    return [twin, Cell(f"headline-3-8-{epochs}-after-{full_epochs}", LARGE, recipe, start=name)]
+    return [twin, Cell(f"{part}-3-8-{epochs}-after-{full_epochs}", cfg, recipe, start=name)]
 
 
 def surrogate(images: int, epochs: int, seeds: int) -> list[Cell]:
@@ -210,9 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Train MaQD networks on CIFAR-10.")
     parser.add_argument("--data", type=Path, required=True, help="folder of CIFAR-10")
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoints")
-    parser.add_argument(
-        "--part", choices=("headline", "surrogate", "grid", "norm"), action="append"
-    )
+    parser.add_argument("--part", choices=PARTS, action="append")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the tables")
     parser.add_argument("--images", type=int, default=10_000, help="training images of the tables")
     parser.add_argument("--epochs", type=int, default=10, help="epochs of the tables")
@@ -225,7 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     data = cifar.load(options.data)
     parts = {
-        "headline": headline(options.full_epochs, options.headline_epochs),
+        "headline": headline("headline", LARGE, options.full_epochs, options.headline_epochs),
+        "zoo": headline("zoo", MEDIUM, options.full_epochs, options.headline_epochs),
         "surrogate": surrogate(options.images, options.epochs, options.seeds),
         "grid": grid(options.images, options.epochs),
         "norm": norm(options.images, options.norm_epochs),
