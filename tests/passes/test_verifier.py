@@ -6,7 +6,7 @@ import pytest
 from tests.passes.relax_modules import INT8, UINT8, floats, module, weights
 from tvm_qnn._tvm import relax, tvm
 from tvm_qnn.errors import VerifyError
-from tvm_qnn.ops import build
+from tvm_qnn.ops import build, code_attrs, make
 from tvm_qnn.passes.verifier import verify_module
 from tvm_qnn.spec import Codes, QType
 
@@ -49,6 +49,18 @@ def test_weights_between_the_steps():
     )
     with pytest.raises(VerifyError, match=r"outside of \[-1..1:2\]"):
         verify_module(mod, "recognize")
+
+
+def test_indices_outside_of_a_codebook():
+    def body(emit, x):
+        geometry = {"strides": [1, 1], "padding": [0] * 4, "dilation": [1, 1], "groups": 1}
+        index = build.const(np.full([2, 1, 1, 3], 2), "uint8")
+        parts = [x, index, build.const([[0.3, 0.7]], "float32")]
+        call = make("qnn.codebook_conv2d", parts, **code_attrs(UINT8, "x_"), x_zero=0, **geometry)
+        return emit(call, "conv")
+
+    with pytest.raises(VerifyError, match=r"after recognize: conv holds codes outside of \[0..1\]"):
+        verify_module(module(SHAPE, body, "uint8"), "recognize")
 
 
 def test_dequantized_constants_outside_of_their_codes():

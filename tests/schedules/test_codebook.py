@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from benchmarks.arm.cases import random_codebook
 from tests.schedules.codebook_works import (
@@ -20,9 +22,10 @@ from tests.schedules.codebook_works import (
     label,
 )
 from tests.schedules.helpers import HOST_TARGETS
+from tests.schedules.test_random import works
 from tvm_qnn import spec
 from tvm_qnn._tvm import tvm
-from tvm_qnn.ops.workload import Epilogue
+from tvm_qnn.ops.workload import CodebookWork, Epilogue
 from tvm_qnn.schedules import CODEBOOK_FAMILIES, candidates, family
 from tvm_qnn.schedules.codebook_taps import Taps
 from tvm_qnn.spec import Codes
@@ -123,6 +126,26 @@ def test_channels_that_agree(target, taps):
         expected=spec.codebook_conv2d(drawn.x, weights, table, x_zero=1, padding=(1, 1, 1, 1)),
     )
     np.testing.assert_array_equal(run(work, Taps(), target, given), given.expected)
+
+
+@HOST
+@settings(
+    max_examples=6,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(drawn=works(), values=st.integers(1, 20), each=st.booleans(), seed=st.integers(0, 9))
+def test_random_works(target, drawn, values, each, seed):
+    """Every family that takes a random convolution equals the definition."""
+    epilogue = replace(drawn.epilogue, pack=False)
+    if epilogue.kind == "threshold":
+        epilogue = replace(epilogue, kind="requantize")
+    conv = replace(drawn, w=Codes(0, values - 1), w_zero=(0,), x_planes=False, epilogue=epilogue)
+    work = CodebookWork(conv, conv.out_channels if each else 1)
+    inputs = random_codebook(work, seed)
+    for chosen, _ in candidates(work, target)[0]:
+        found = run(work, chosen, target, inputs)
+        np.testing.assert_array_equal(found, inputs.expected, err_msg=chosen.name)
 
 
 def test_refusals_name_the_reason():
