@@ -217,8 +217,9 @@ class _Emitter:
         )  # fmt: skip
 
     def softmax(self, operation: Operation) -> None:
+        scores, used, table = self.inputs(operation)
         out = self.output(operation.output)
-        emit_softmax(self.target, operation.format, *self.inputs(operation), out)
+        emit_softmax(self.target, operation.format, scores, used, table, out)
 
     def read(self, operation: Operation) -> None:
         out = self.output(operation.output)
@@ -238,12 +239,12 @@ class _Emitter:
         emit_convert(self.target, operation.src, operation.format, codes, out)
 
     def add(self, operation: Operation) -> None:
-        out = self.output(operation.output)
-        emit_add(self.target, operation.format, *self.inputs(operation), out)
+        a, b = self.inputs(operation)
+        emit_add(self.target, operation.format, a, b, self.output(operation.output))
 
     def logits(self, operation: Operation) -> None:
-        out = self.output(operation.output)
-        emit_output(self.target, operation.format, *self.inputs(operation), out)
+        weights, key = self.inputs(operation)
+        emit_output(self.target, operation.format, weights, key, self.output(operation.output))
 
 
 _EMITTERS: dict[str, Callable[[_Emitter, Operation], None]] = {
