@@ -101,7 +101,7 @@ def _visit(rewriter: Rewriter, call: Any, name: str) -> Any:
             return None
         # A matrix product with a codebook is an image of one row, reshaped behind its scaling.
         scaled = rewriter.defined_by(call.args[0], "qnn.affine", "relax.reshape")
-        if is_op(scaled, "relax.reshape"):
+        if scaled is not None and is_op(scaled, "relax.reshape"):
             scaled = rewriter.defined_by(scaled.args[0], "qnn.affine")
         if scaled is None:
             return None

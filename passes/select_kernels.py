@@ -18,7 +18,9 @@ from tvm_qnn.schedules import Family, candidates
 from tvm_qnn.targets.record import Target
 
 
-def ranked(name: str, work: ConvWork | CodebookWork, target: Target) -> list[tuple[Family, float]]:
+def ranked(
+    name: str, work: ConvWork | CodebookWork, target: Target
+) -> list[tuple[Family[Any], float]]:
     """Return the families that can do the work of operator ``name``, the cheapest first.
 
     Raises:

@@ -21,7 +21,7 @@ from tvm_qnn.targets.record import Target
 
 __all__ = ["CODEBOOK_FAMILIES", "FAMILIES", "Family", "Kernel", "Refusal", "candidates", "family"]
 
-_INTEGER: tuple[Any, ...] = (
+_INTEGER = (
     ByArchitecture("bitserial", {"x86_64": (BitSerial(),), "aarch64": (ArmBitSerial(),)}),
     ByArchitecture(
         "dot",
@@ -32,20 +32,23 @@ _INTEGER: tuple[Any, ...] = (
     ),
     Reference(),
 )
-FAMILIES: tuple[Family, ...] = _INTEGER
+FAMILIES: tuple[Family[ConvWork], ...] = _INTEGER
 """All families of integer convolutions; a new one is a file and an entry here."""
 
 
-CODEBOOK_FAMILIES: tuple[Family, ...] = (Taps(), *(Indicators(f) for f in _INTEGER))
+CODEBOOK_FAMILIES: tuple[Family[CodebookWork], ...] = (
+    Taps(),
+    *(Indicators(f) for f in _INTEGER),
+)
 """All families of convolutions with codebook weights: by adding taps, or by indicator weights."""
 
 
-def families(work: ConvWork | CodebookWork) -> tuple[Family, ...]:
+def families(work: ConvWork | CodebookWork) -> tuple[Family[Any], ...]:
     """Return the families for a kind of work."""
     return CODEBOOK_FAMILIES if isinstance(work, CodebookWork) else FAMILIES
 
 
-def family(name: str, *, codebook: bool = False) -> Family:
+def family(name: str, *, codebook: bool = False) -> Family[Any]:
     """Return the family of a name, of integer convolutions or of those with codebook weights.
 
     Raises:
@@ -56,14 +59,14 @@ def family(name: str, *, codebook: bool = False) -> Family:
 
 def candidates(
     work: ConvWork | CodebookWork, target: Target
-) -> tuple[list[tuple[Family, float]], list[Refusal]]:
+) -> tuple[list[tuple[Family[Any], float]], list[Refusal]]:
     """Ask all families.
 
     Returns:
         the families that can do the work with their cost in cycles, the cheapest first, and why the
         others cannot.
     """
-    able: list[tuple[Family, float]] = []
+    able: list[tuple[Family[Any], float]] = []
     refusals: list[Refusal] = []
     for candidate in families(work):
         refused = candidate.supports(work, target)

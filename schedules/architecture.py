@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvm_qnn.ops.workload import ConvWork
-from tvm_qnn.schedules.family import Family, Kernel, Refusal
+from tvm_qnn.schedules.family import Kernel, Refusal
+from tvm_qnn.schedules.tiled import TiledFamily
 from tvm_qnn.targets.record import Target
 
 
@@ -21,7 +22,7 @@ class ByArchitecture:
         parts: for each ``Target.arch`` the kernels for it.
     """
 
-    def __init__(self, name: str, parts: Mapping[str, Sequence[Family]]) -> None:
+    def __init__(self, name: str, parts: Mapping[str, Sequence[TiledFamily]]) -> None:
         self.name = name
         self._parts = dict(parts)
 
@@ -32,7 +33,7 @@ class ByArchitecture:
             return Refusal(self.name, f"no kernels for {target.arch}")
         return None if None in refusals else refusals[0]
 
-    def part(self, work: ConvWork, target: Target) -> Family:
+    def part(self, work: ConvWork, target: Target) -> TiledFamily:
         """Return the part that does the work.
 
         Raises:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tvm_qnn.ops.workload import ConvWork
 from tvm_qnn.targets.record import Target
 
 
@@ -51,25 +50,29 @@ class Kernel:
     constants: tuple[NDArray[np.int32], ...] = ()
 
 
-class Family(Protocol):
+W = TypeVar("W", contravariant=True)
+"""What a family computes: ``ConvWork`` or ``CodebookWork``."""
+
+
+class Family(Protocol[W]):
     """A way to compute convolutions; one file in ``schedules/`` and one entry in its list."""
 
     name: str
 
-    def supports(self, work: ConvWork, target: Target) -> Refusal | None:
+    def supports(self, work: W, target: Target) -> Refusal | None:
         """Return None if the family can do the work on the target, else the reason."""
 
-    def cycles(self, work: ConvWork, target: Target) -> float:
+    def cycles(self, work: W, target: Target) -> float:
         """Return the analytic cost in cycles of one core."""
 
-    def compute(self, work: ConvWork, target: Target) -> Any:
+    def compute(self, work: W, target: Target) -> Any:
         """Return the unscheduled PrimFunc ``main``, what a design space starts from."""
 
-    def schedule(self, sch: Any, work: ConvWork, target: Target) -> None:
+    def schedule(self, sch: Any, work: W, target: Target) -> None:
         """Schedule :meth:`compute`: the design space of tuning, with good default decisions."""
 
     def build(
-        self, work: ConvWork, target: Target, weights: NDArray[np.generic], trace: Any = None
+        self, work: W, target: Target, weights: NDArray[np.generic], trace: Any = None
     ) -> Kernel:
         """Return the kernel for weight codes OHWI.
 

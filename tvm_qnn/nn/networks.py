@@ -56,6 +56,6 @@ def config_of(fields: dict[str, Any]) -> Config:
         TypeError: The fields are not those of the kind.
     """
     plain = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    module, name = CONFIGS[plain.pop("kind", "maqd")].split(":")
+    module, name = CONFIGS[str(plain.pop("kind", "maqd"))].split(":")
     made: Config = getattr(importlib.import_module(module), name)(**plain)
     return made

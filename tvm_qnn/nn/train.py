@@ -137,7 +137,7 @@ def _epoch(
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
     model.train()
     if recipe.bfloat16:
-        model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     anneal = getattr(model, "anneal", lambda progress: None)
     total, right, seen = 0.0, 0, 0
     count = len(data.train_images)
