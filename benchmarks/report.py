@@ -120,6 +120,24 @@ def arm(facts: dict[str, Any]) -> str:
     return table(["board", "layer", "kernel", "MAC/cycle", "of the best inner loop"], rows)
 
 
+def methods(memory: dict[str, Any], codebook: dict[str, Any]) -> str:
+    """Write the two figures of memory networks and codebooks."""
+    answer = memory["answer"]
+    ratios = [row["torch"] for row in answer["rows"].values() if "torch" in row]
+    taps = [
+        row["ratio"]
+        for row in codebook["boards"]
+        if (row["target"], row["values"], row["bits"]) == ("rpi4", 3, 8)
+    ]
+    return (
+        f"A compiled Q-MANN (batch 1, {answer['shape']['slots']} slots, 3 hops) answers "
+        f"{min(ratios):.0f} to {max(ratios):.0f} times faster than the float network in PyTorch. "
+        "Convolutions with three free weight values and 8-bit activations take "
+        f"{min(taps):.1f} to {max(taps):.1f} times fewer cycles than 8-bit ones on a Pi 4 "
+        "(estimated)."
+    )
+
+
 def machine(facts: dict[str, Any]) -> str:
     """Write what the figures depend on in one line."""
     return ", ".join(f"{name} {value}" for name, value in facts["machine"].items())
@@ -217,6 +235,7 @@ def main() -> None:
             PEER,
             "The four 3x3 convolutions of ResNet-18, one kernel at a time:",
             geometric_means(kernel),
+            methods(load("memory.json"), load("codebook.json")),
             f"One thread, untuned; {machine(network)}.",
         ]
     )
