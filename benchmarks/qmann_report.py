@@ -297,4 +297,5 @@ of seed 0 on tasks 1, 5, 6, 8, 15 and 20 whose test errors were seen. Gradients 
 quantized, as the paper says, where the authors' code does so in one place. Conventional fixed \
 point without ES ends worse here than published on some tasks (1, 4, 11 and 14 most): once its \
 similarities saturate, its weights run away, and what kept the published ones from it is not \
-known. The two ratios are larger for that. With ES it agrees with the published averages."""
+known. The two ratios are larger for that. With ES alone it agrees with the published averages, \
+with ES and MQ it does not."""
