@@ -72,7 +72,11 @@ class Indicators:
 
     def supports(self, work: CodebookWork, target: Target) -> Refusal | None:
         """See :class:`tvm_qnn.schedules.family.Family`."""
-        return refusal(self.name, work) or self._family.supports(indicator_work(work), target)
+        inner = indicator_work(work)
+        if inner.depthwise and self.name != "reference":
+            # A single value leaves one sum a channel; LLVM does not come back from such a kernel.
+            return Refusal(self.name, "one value in channel groups", "taps or reference take it")
+        return refusal(self.name, work) or self._family.supports(inner, target)
 
     def cycles(self, work: CodebookWork, target: Target) -> float:
         """See :class:`tvm_qnn.schedules.family.Family`."""
