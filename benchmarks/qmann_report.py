@@ -79,12 +79,18 @@ def load_published(
     return found
 
 
+HEAD = """## Q-MANN: memory networks in fixed point
+
+`python -m benchmarks.qmann --data DIR --out DIR`"""
+
+
 def section() -> str:
-    """Write the section on Q-MANN as Markdown, without its heading."""
+    """Write the section on Q-MANN as Markdown."""
     errors, published = load_runs(), load_published()
     return "\n\n".join(
         part
         for part in (
+            HEAD,
             _state(errors),
             _headlines(errors, published),
             _averages(errors, published),
