@@ -135,7 +135,7 @@ class Indicators:
             sums, window_sums = family.emit_sums(inner, target, x, w, correction)
             own = output.Arguments(static, (), ir.alloc(*epilogue.output_type(inner)))
             total = output.accumulators(inner, plan, correction, own, sums, window_sums)
-            output.emit_output(inner, plan, total, own, pack_word_for(target))
+            output.emit_output(inner, plan, total, own, pack_word_for(target), read_later=True)
             _emit_combine(work, target, own.out, args)
         return finished(), constants
 
@@ -172,7 +172,7 @@ def _emit_combine(work: CodebookWork, target: Target, sums: Any, args: Arguments
             first = tirx.floordiv(block, per_group) * each
             o = tirx.floormod(block, per_group)
         ir.accesses(
-            [sums[n, h, w, 0 : each * conv.groups], *map(_whole, (args.table, *args.parameters))],
+            [sums[n, h, w, 0 : each * conv.groups], *map(ir.whole, (args.table, *args.parameters))],
             [args.out[n, h, w, block * lanes : block * lanes + lanes]],
         )
 
@@ -194,7 +194,3 @@ def _emit_combine(work: CodebookWork, target: Target, sums: Any, args: Arguments
         y = combined(work, any_of, value, lanes)
         parameters = tuple(p[at] for p in args.parameters)
         ir.store(args.out, stored_value(work, y, parameters, lanes), n, h, w, at)
-
-
-def _whole(buffer: Any) -> Any:
-    return buffer[tuple(slice(0, int(d)) for d in buffer.shape)]

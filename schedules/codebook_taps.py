@@ -146,7 +146,7 @@ class Taps:
                 reads = [planes[n, 0:end], packed[group, 0 : shape[1]]]
                 if totals is not None:
                     reads.append(totals[n, 0 : conv.groups, first : first + plan.pixels])
-                reads += [_all(b) for b in (args.table, *args.parameters)]
+                reads += [ir.whole(b) for b in (args.table, *args.parameters)]
                 mine = slice(group * plan.group, group * plan.group + plan.group)
                 ir.accesses(reads, [result[n, mine, first : first + plan.pixels]])
                 patterns = _emit_patterns(planes, packed, work, plan, (n, block, group), wide)
@@ -181,10 +181,6 @@ def _finish(
 def _has(sch: Any, name: str) -> bool:
     root = sch.get_sblock("root")
     return name in [sch.get(b).name_hint for b in sch.get_child_blocks(root)]
-
-
-def _all(buffer: Any) -> Any:
-    return buffer[tuple(slice(0, int(d)) for d in buffer.shape)]
 
 
 def _emit_patterns(

@@ -97,10 +97,16 @@ def stage(name: str, spatial: Sequence[int], reduce: Sequence[int] = ()) -> Iter
         yield [axis(extent, loop) for axis, extent, loop in zip(axes, extents, loops, strict=True)]
 
 
-def accesses(reads: Sequence[Any], writes: Sequence[Any]) -> None:
+def accesses(reads: Sequence[Any] | None, writes: Sequence[Any]) -> None:
     """Declare the regions that the open block reads and writes, where they cannot be derived."""
-    T.reads(*reads)
+    if reads is not None:
+        T.reads(*reads)
     T.writes(*writes)
+
+
+def whole(buffer: Any) -> Any:
+    """Return the region of all elements of a buffer."""
+    return buffer[tuple(slice(0, int(d)) for d in buffer.shape)]
 
 
 @contextmanager

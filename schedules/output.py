@@ -142,6 +142,7 @@ def emit_output(
     total: Sums,
     args: Arguments,
     word_of: PackWord = pack_word,
+    read_later: bool = False,
 ) -> None:
     """Write the blocks from accumulators to the result.
 
@@ -154,6 +155,8 @@ def emit_output(
         total: int32 accumulators of a register of channels.
         args: arguments of the kernel.
         word_of: how the target collects a bit plane.
+        read_later: another block of the kernel reads the result. Schedule primitives must then know
+            that it is written as a whole, which they cannot derive from pixels counted in a row.
     """
     epilogue, codes, lanes = work.epilogue, work.epilogue.codes, plan.lanes
     parameters = prepare_parameters(work, plan, args.parameters)
@@ -180,10 +183,13 @@ def emit_output(
         return unflatten(plan, work.out_height, work.out_width, n, h, w)
 
     if not has_result(work, plan):
-        with ir.stage("out", (*shape, plan.columns)) as axes, inside_row(axes, plan):
+        with ir.stage("out", (*shape, plan.columns)) as axes:
             *position, block = axes
-            at = ir.lanes_at(block * lanes, lanes)
-            ir.store(args.out, value(*axes), *place(*position), at)
+            if read_later:
+                ir.accesses(None, [ir.whole(args.out)])
+            with inside_row(axes, plan):
+                at = ir.lanes_at(block * lanes, lanes)
+                ir.store(args.out, value(*axes), *place(*position), at)
         return
     dtype = "uint8" if epilogue.pack else output_type(work)[1]
     result = ir.alloc((*shape, plan.channels), dtype)
@@ -205,7 +211,8 @@ def emit_output(
         *position, block = axes
         # What is read must be known by block, for ``result`` to nest into the tiles of this block.
         span = slice(block * lanes, block * lanes + lanes)
-        ir.accesses([result[(*position, span)]], [args.out[(*place(*position), span)]])
+        written = ir.whole(args.out) if read_later else args.out[(*place(*position), span)]
+        ir.accesses([result[(*position, span)]], [written])
         with inside_row(axes, plan), ir.guard(block < whole):
             at = ir.lanes_at(block * lanes, lanes)
             ir.store(args.out, result[(*position, at)], *place(*position), at)

@@ -6,7 +6,18 @@ import pytest
 from benchmarks.arm import emulate
 from benchmarks.arm.cases import random_codebook
 from tests.schedules.arm_works import run_kernels
-from tests.schedules.codebook_works import AFFINE, NONE, TO_U8, U2, U8, WORKS, conv, dense, label
+from tests.schedules.codebook_works import (
+    AFFINE,
+    I8,
+    NONE,
+    TO_U8,
+    U2,
+    U8,
+    WORKS,
+    conv,
+    dense,
+    label,
+)
 from tvm_qnn.schedules import family
 from tvm_qnn.targets.arm import RPI3, RPI4, RPI5
 
@@ -21,6 +32,16 @@ INDICATORS = [
     conv(4, 16, 9, U2, x_zero=2, rows=9),
     dense(3, 4, 300, 32, U2, TO_U8, rows=32),
     conv(5, 16, 8, U2, NONE, batch=2),
+    # Pixels that no tile divides, with and without a correction between sums and result.
+    conv(3, 1, 7, U2, TO_U8, size=(9, 9), batch=3),
+    conv(3, 1, 7, U2, TO_U8, size=(9, 9), batch=3, x_zero=1),
+    conv(4, 5, 11, U2, size=(5, 7), padding=(0, 0, 0, 0)),
+    dense(3, 3, 70, 10, U2, TO_U8),
+]
+EIGHT_BITS = [
+    conv(3, 1, 7, U8, TO_U8, size=(9, 9), batch=3),
+    conv(4, 5, 11, I8, size=(5, 7), padding=(0, 0, 0, 0), x_zero=5),
+    dense(3, 3, 70, 10, U8, TO_U8),
 ]
 
 
@@ -46,7 +67,8 @@ def test_taps(tmp_path, board):
 @pytest.mark.parametrize("board", BOARDS)
 @pytest.mark.parametrize("name", ["dot", "bitserial", "reference"])
 def test_indicators(tmp_path, name, board):
-    check(name, INDICATORS, BOARDS[board], tmp_path)
+    works = INDICATORS if name == "bitserial" else INDICATORS + EIGHT_BITS
+    check(name, works, BOARDS[board], tmp_path)
 
 
 @pytest.mark.parametrize("board", BOARDS)
