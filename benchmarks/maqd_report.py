@@ -8,6 +8,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from benchmarks.markdown import table
+
 RESULTS = Path(__file__).parent / "results"
 PLOT = Path(__file__).resolve().parents[1] / "docs" / "img" / "maqd-normalization.svg"
 NORMS = {"layer-batch": "layer-batch", "batch": "batch", "layer": "layer"}
@@ -22,12 +24,6 @@ def read(part: str) -> list[Row]:
         return []
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def table(headings: list[str], rows: list[list[str]]) -> str:
-    """Write a Markdown table."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def percent(row: Row | None, column: str = "test_accuracy") -> str:

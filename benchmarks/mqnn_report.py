@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from benchmarks.markdown import table
+
 TABLE = Path(__file__).parent / "results" / "mqnn.csv"
 NAMES = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
 Row = dict[str, str]
@@ -14,12 +16,6 @@ def read(path: Path = TABLE) -> list[Row]:
     """Read the measured runs."""
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def table(headings: list[str], rows: list[list[str]]) -> str:
-    """Write a Markdown table."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def percent(row: Row) -> str:

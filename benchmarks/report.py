@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import codebook_report, maqd_report, memory_report, mqnn_report, qmann_report
+from benchmarks.markdown import table
 from tvm_qnn import targets, zoo
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,12 +24,6 @@ PEER = (
     "ONNX Runtime runs the same file with all its optimizations, but for networks of random "
     "weights below 8 bits the same shapes in 8 bits."
 )
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a Markdown table."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def load(name: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import onnx
 import pytest
 
@@ -12,27 +11,11 @@ pytest.importorskip("onnxruntime", reason="needs tvm-qnn[onnx]")
 from typer.testing import CliRunner
 
 from tvm_qnn.errors import QnnError
-from tvm_qnn.nn import datasets
 from tvm_qnn.nn.cli import app
-from tvm_qnn.nn.data import Images
 
 
 def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-@pytest.fixture
-def few_images(monkeypatch):
-    """Random images in place of the official files, whose checksums no small set can have."""
-    rng = np.random.default_rng(0)
-
-    def images(count):
-        return rng.integers(0, 256, (count, 1, 28, 28)).astype(np.uint8)
-
-    labels = np.arange(16, dtype=np.uint8) % 10
-    found = Images("fashion-mnist", images(16), labels, images(16), labels)
-    monkeypatch.setattr(datasets, "load", lambda folder: found)
-    return found
 
 
 def test_full_precision_then_levels_then_export_then_zoo(few_images, tmp_path):

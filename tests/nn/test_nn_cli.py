@@ -22,20 +22,6 @@ def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-@pytest.fixture
-def few_images(monkeypatch):
-    """Random images in place of the official files, whose checksums no small set can have."""
-    rng = np.random.default_rng(0)
-
-    def images(count):
-        return rng.integers(0, 256, (count, 1, 28, 28)).astype(np.uint8)
-
-    labels = np.arange(16, dtype=np.uint8) % 10
-    found = Images("fashion-mnist", images(16), labels, images(16), labels)
-    monkeypatch.setattr(datasets, "load", lambda folder: found)
-    return found
-
-
 @pytest.mark.parametrize("kind", ["maqd-vgg", "maqd-resnet"])
 def test_networks_for_colour_images_train_and_export(few_images, tmp_path, kind):
     file = tmp_path / "net.onnx"

@@ -75,8 +75,7 @@ def publish(
         "description": said.text,
         "test_accuracy": float(np.mean(agreement.runtime_labels == data.test_labels)),
         "test_samples": len(data.test_images),
-        "size_bytes": file.stat().st_size,
-        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        **identity(file),
         "source": said.source,
         "recipe": (
             f"tvm-qnn train {kind} --data DIR --out DIR --epochs {recipe.epochs} "
@@ -94,12 +93,7 @@ def publish(
             "smallest_logit_margin": agreement.smallest_margin,
             **said.checks,
         },
-        "versions": {
-            "tvm-qnn": __version__,
-            "torch": str(torch.__version__),
-            "onnx": onnx.__version__,
-            "onnxruntime": onnxruntime.__version__,
-        },
+        "versions": versions(),
         "data_notice": NOTICES[data.name],
     }
     add_record(zoo, record)
@@ -114,6 +108,22 @@ def _agreeing(agreement: Agreement) -> str:
         f"all but {different} of them, where the order of float sums decides between neighbouring "
         "codes"
     )
+
+
+def identity(file: Path) -> dict[str, Any]:
+    """Return size and checksum of a file, as a record states them."""
+    blob = file.read_bytes()
+    return {"size_bytes": len(blob), "sha256": hashlib.sha256(blob).hexdigest()}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what trains and measures."""
+    return {
+        "tvm-qnn": __version__,
+        "torch": str(torch.__version__),
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }
 
 
 def add_record(zoo: Path, record: dict[str, Any]) -> None:

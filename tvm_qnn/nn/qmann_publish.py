@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
-import torch
 
-from tvm_qnn._version import __version__
 from tvm_qnn.errors import ModelError
 from tvm_qnn.nn import babi, export, publish, qmann_train
 from tvm_qnn.nn.qmann_config import QmannConfig
@@ -97,19 +93,13 @@ def write(
         **described(found.config),
         "test_accuracy": float(np.mean(given.argmax(axis=1) == questions.answer)),
         "test_samples": len(questions),
-        "size_bytes": file.stat().st_size,
-        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        **publish.identity(file),
         "source": SOURCE,
         "recipe": _recipe(found),
         "protocol": _protocol(found, len(questions)),
         "training": {**found.record["recipe"], "epoch": found.record["epoch"]},
         "check": {"logits_that_differ_from_pytorch": int((given != wanted).sum())},
-        "versions": {
-            "tvm-qnn": __version__,
-            "torch": str(torch.__version__),
-            "onnx": onnx.__version__,
-            "onnxruntime": onnxruntime.__version__,
-        },
+        "versions": publish.versions(),
         "data_notice": NOTICE,
     }
     publish.add_record(zoo, record)
