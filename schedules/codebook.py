@@ -32,7 +32,7 @@ from tvm_qnn.schedules.family import Kernel, Refusal
 from tvm_qnn.schedules.prepare import layout_func, stream_indices
 from tvm_qnn.schedules.stages import pack_word_for
 from tvm_qnn.schedules.tiled import TiledFamily, input_type
-from tvm_qnn.schedules.tiling import finish, schedule_of
+from tvm_qnn.schedules.tiling import scheduled
 from tvm_qnn.spec import Codes, packed_bytes
 from tvm_qnn.targets.record import Target
 
@@ -98,11 +98,6 @@ class Indicators:
     ) -> Kernel:
         """See :class:`tvm_qnn.schedules.family.Family`."""
         func, constants = self._compute(work, target, weights)
-        sch = schedule_of(func)
-        if trace is None:
-            self.schedule(sch, work, target)
-        else:
-            trace.apply_to_schedule(sch, remove_postproc=False)
         inner, name = indicator_work(work), work.name(self.name)
         packed = self._tiled(inner, target).packed(inner, target)
         count = int(np.prod(work.conv.weight_shape))
@@ -110,7 +105,14 @@ class Indicators:
         prepare = layout_func(
             stream, _expanded(work, inner, stream), packed.shape, packed.layout, packed.lanes
         )
-        return Kernel(name, finish(sch, name), prepare, packed.shape, packed.dtype, constants)
+        return Kernel(
+            name,
+            scheduled(self, func, work, target, trace, name),
+            prepare,
+            packed.shape,
+            packed.dtype,
+            constants,
+        )
 
     def _tiled(self, inner: ConvWork, target: Target) -> TiledFamily:
         found = self._family

@@ -44,7 +44,7 @@ from tvm_qnn.schedules.codebook_plan import (
 from tvm_qnn.schedules.codebook_planar import emit_image, emit_planes, emit_window_sums
 from tvm_qnn.schedules.codebook_sort import longest_pattern, row_type, sort_func
 from tvm_qnn.schedules.family import Kernel, Refusal
-from tvm_qnn.schedules.tiling import finish, schedule_of
+from tvm_qnn.schedules.tiling import scheduled
 from tvm_qnn.targets.record import Target
 
 _TOGETHER = 4
@@ -117,14 +117,15 @@ class Taps:
         """See :class:`tvm_qnn.schedules.family.Family`."""
         plan = self.plan(work, target)
         wide = longest_pattern(work, plan, weights) > most_taps(work, 16)
-        sch = schedule_of(self._compute(work, target, wide=wide))
-        if trace is None:
-            self.schedule(sch, work, target)
-        else:
-            trace.apply_to_schedule(sch, remove_postproc=False)
         name = work.name(self.name)
         shape, dtype = row_type(work, plan)
-        return Kernel(name, finish(sch, name), sort_func(work, plan), shape, dtype)
+        return Kernel(
+            name,
+            scheduled(self, self._compute(work, target, wide=wide), work, target, trace, name),
+            sort_func(work, plan),
+            shape,
+            dtype,
+        )
 
     def _compute(self, work: CodebookWork, target: Target, *, wide: bool) -> Any:
         plan, conv = self.plan(work, target), work.conv

@@ -19,7 +19,7 @@ from tvm_qnn.schedules.output import Sums, accumulators, constants_of, declare, 
 from tvm_qnn.schedules.plan import WORD, Plan, ceil_div
 from tvm_qnn.schedules.prepare import prepare_func
 from tvm_qnn.schedules.stages import pack_word_for
-from tvm_qnn.schedules.tiling import finish, schedule_of
+from tvm_qnn.schedules.tiling import scheduled
 from tvm_qnn.targets.record import Target
 
 EPILOGUE_CYCLES = 5
@@ -138,15 +138,10 @@ class TiledFamily(ABC):
     ) -> Kernel:
         """See :class:`tvm_qnn.schedules.family.Family`."""
         func, constants = self._compute(work, target, weights)
-        sch = schedule_of(func)
-        if trace is None:
-            self.schedule(sch, work, target)
-        else:
-            trace.apply_to_schedule(sch, remove_postproc=False)
         name, packed = work.name(self.name), self.packed(work, target)
         return Kernel(
             name=name,
-            func=finish(sch, name),
+            func=scheduled(self, func, work, target, trace, name),
             prepare=prepare_func(work, packed.shape, packed.layout, packed.lanes),
             packed_shape=packed.shape,
             packed_dtype=packed.dtype,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from tvm_qnn._tvm import s_tir, tvm
 from tvm_qnn.ops.workload import ConvWork
 from tvm_qnn.schedules.epilogue import has_result, out_blocks
+from tvm_qnn.schedules.family import Family
 from tvm_qnn.schedules.ir import STATIC_ATTRS
 from tvm_qnn.schedules.plan import Plan
+from tvm_qnn.targets.record import Target
+
+W = TypeVar("W")
 
 _LARGEST_TILE = 16
 
@@ -64,6 +68,25 @@ def schedule_tiles(sch: Any, work: ConvWork, plan: Plan, *, unroll_taps: bool = 
 def schedule_of(func: Any) -> Any:
     """Open a schedule of a PrimFunc named ``main``."""
     return s_tir.Schedule(tvm.IRModule({"main": func}))
+
+
+def scheduled(family: Family[W], func: Any, work: W, target: Target, trace: Any, name: str) -> Any:
+    """Return a PrimFunc named ``name``: ``func``, scheduled by a family or by a tuned trace.
+
+    Args:
+        family: gives the default decisions where ``trace`` is None.
+        func: what :meth:`Family.compute` returns, of any weights.
+        work: what it computes.
+        target: for which device.
+        trace: a tuned MetaSchedule trace, or None.
+        name: of the kernel.
+    """
+    sch = schedule_of(func)
+    if trace is None:
+        family.schedule(sch, work, target)
+    else:
+        trace.apply_to_schedule(sch, remove_postproc=False)
+    return finish(sch, name)
 
 
 def finish(sch: Any, name: str) -> Any:
