@@ -36,8 +36,8 @@ MEDIUM = VggConfig(channels=(32, 64, 128, 128), pools=(0, 1, 3))
 SMALL = VggConfig(channels=(16, 32, 64, 64), pools=(0, 1, 3))
 
 FLOAT = Recipe(
-    epochs=30, batch=256, optimizer="sgd", rate=0.4, norm_rate=0.4, decay=5e-4,
-    schedule="linear", warmup=0.2, smoothing=0.1, shift=2, bfloat16=True,
+    epochs=24, batch=256, optimizer="muon", rate=0.1, norm_rate=0.02,
+    schedule="linear", warmup=0.05, smoothing=0.1, shift=2, bfloat16=True,
 )  # fmt: skip
 QUANTIZED = Recipe(
     epochs=30, batch=256, optimizer="muon", rate=0.03, norm_rate=0.05,
@@ -91,8 +91,10 @@ def surrogate(images: int, epochs: int, seeds: int) -> list[Cell]:
 def grid(images: int, epochs: int) -> list[Cell]:
     """All (M_w, M_a) of the smaller network from random weights, and its full-precision twin."""
     recipe = replace(QUANTIZED, epochs=epochs, batch=128)
-    rate = replace(FLOAT, epochs=epochs, batch=128, rate=0.2, norm_rate=0.2)
-    twin = Cell("grid-float", replace(SMALL, precision="float"), rate, images)
+    twin = Cell(
+        "grid-float", replace(SMALL, precision="float"),
+        replace(FLOAT, epochs=epochs, batch=128), images,
+    )  # fmt: skip
     return [twin] + [
         Cell(
             f"grid-{weights}-{activations}",
@@ -216,13 +218,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the tables")
     parser.add_argument("--images", type=int, default=10_000, help="training images of the tables")
     parser.add_argument("--epochs", type=int, default=10, help="epochs of the tables")
-    parser.add_argument("--full-epochs", type=int, default=30, help="epochs of headline's twin")
+    parser.add_argument("--full-epochs", type=int, default=24, help="epochs of headline's twin")
     parser.add_argument("--headline-epochs", type=int, default=30, help="epochs of (3, 8) after it")
     parser.add_argument("--norm-epochs", type=int, default=2, help="epochs of part norm")
     parser.add_argument("--seeds", type=int, default=2, help="seeds of part surrogate")
+    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch")
     parser.add_argument("--fuse", action="store_true", help="compile; needs a C++ compiler")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     data = cifar.load(options.data)
     parts = {
         "headline": headline("headline", LARGE, options.full_epochs, options.headline_epochs),

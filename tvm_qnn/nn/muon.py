@@ -40,8 +40,8 @@ def orthogonalize(matrix: Tensor) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Parameters of two or more axes move by orthogonalized Nesterov momentum, others by Adam.
 
-    A step of a weight has the root mean square ``lr``, whatever the gradient: with latent weights
-    of standard deviation 1, as weight standardization makes them, ``lr`` is a relative rate. Decay
+    A step of a weight has the root mean square ``lr`` times that of its first values (times 1 where
+    these are all 0), whatever the gradient: ``lr`` is a relative rate, one for all layers. Decay
     multiplies weights by ``1 - lr * weight_decay``.
     """
 
@@ -64,10 +64,13 @@ class Muon(torch.optim.Optimizer):
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
+            size = parameter.square().mean().sqrt()
+            state["size"] = torch.where(size > 0, size, torch.ones(()))
         momentum = state["momentum"].mul_(group["momentum"]).add_(grad)
         ahead = grad + group["momentum"] * momentum
         step = orthogonalize(ahead.reshape(len(ahead), -1)).view(parameter.shape)
-        parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(step, alpha=-group["lr"])
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(step * state["size"], alpha=-group["lr"])
 
     def _adam(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
