@@ -21,9 +21,9 @@ from torch import nn
 from tvm_qnn.nn import checkpoint, cifar
 from tvm_qnn.nn.checkpoint import Epoch, Recipe
 from tvm_qnn.nn.data import Images
-from tvm_qnn.nn.maqd import MaqdWeight
-from tvm_qnn.nn.maqd_models import VggConfig, fuse_training
-from tvm_qnn.nn.maqd_start import start_from
+from tvm_qnn.nn.maqd.layers import MaqdWeight
+from tvm_qnn.nn.maqd.networks import VggConfig, fuse_training
+from tvm_qnn.nn.maqd.start import start_from
 from tvm_qnn.nn.networks import build
 from tvm_qnn.nn.train import as_input, train
 

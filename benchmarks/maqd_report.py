@@ -200,9 +200,9 @@ HEAD = """## MaQD: M-state weights and activations
 `python -m benchmarks.maqd --data DIR --out DIR [--part headline|zoo|surrogate|grid|norm]`
 
 MaQD (arXiv 2403.14999) could be read in its abstract and introduction only; the layers follow them
-and secondary descriptions, with the assumptions listed in `tvm_qnn/nn/maqd.py` and
-`tvm_qnn/nn/maqd_models.py`. Nothing here claims the paper's own numbers, and there is no published
-number to compare with.
+and secondary descriptions, with the assumptions listed in `tvm_qnn/nn/maqd/layers.py` and
+`tvm_qnn/nn/maqd/networks.py`. Nothing here claims the paper's own numbers, and there is no
+published number to compare with.
 
 Protocol. CIFAR-10, all 10,000 test images, float32 evaluation, the network after the last epoch; no
 epoch is chosen by its accuracy; one seed unless a table says otherwise. VGG-style networks of 3x3

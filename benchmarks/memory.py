@@ -35,8 +35,8 @@ from benchmarks.memory_cases import codes, one
 from benchmarks.network import in_turns, ours, peer
 from tvm_qnn import spec
 from tvm_qnn._tvm import tvm
-from tvm_qnn.nn.memory_network import MemoryNetwork
-from tvm_qnn.nn.qmann_export import to_onnx, to_onnx_with_memory
+from tvm_qnn.nn.qmann.export import to_onnx, to_onnx_with_memory
+from tvm_qnn.nn.qmann.memory_network import MemoryNetwork
 from tvm_qnn.schedules.memory_kernel import build_memory
 from tvm_qnn.spec import FixedPoint
 

@@ -35,7 +35,7 @@ from benchmarks.memory_cases import Case, Size, cases
 from tvm_qnn._tvm import relax
 from tvm_qnn.evaluate import evaluate
 from tvm_qnn.frontend import import_model
-from tvm_qnn.nn.qmann_export import to_onnx
+from tvm_qnn.nn.qmann.export import to_onnx
 from tvm_qnn.passes.pipeline import choose_kernels, to_integers, to_kernels
 from tvm_qnn.passes.rewrite import calls, constant
 from tvm_qnn.schedules.memory_kernel import build_memory

@@ -18,11 +18,12 @@ from typing import get_args
 
 import torch
 
-from tvm_qnn.nn import checkpoint, datasets, mqnn_train
+from tvm_qnn.nn import checkpoint, datasets
 from tvm_qnn.nn.checkpoint import Epoch
 from tvm_qnn.nn.data import Images
-from tvm_qnn.nn.mqnn import Thresholds
-from tvm_qnn.nn.mqnn_models import MqnnNet, weight_memory
+from tvm_qnn.nn.mqnn import train as mqnn_train
+from tvm_qnn.nn.mqnn.layers import Thresholds
+from tvm_qnn.nn.mqnn.network import MqnnNet, weight_memory
 from tvm_qnn.nn.train import train
 
 TABLE = Path(__file__).parent / "results" / "mqnn.csv"

@@ -95,8 +95,9 @@ def section() -> str:
 `python -m benchmarks.mqnn --data DIR --out DIR`
 
 MQNN (ICME 2020) could be read in its abstract only. The layers follow that abstract and what is
-known of related methods (TTQ, LQ-Nets, LSQ); the assumptions are listed in `tvm_qnn/nn/mqnn.py`.
-The abstract gives no number, so there is none to compare with, and none is claimed.
+known of related methods (TTQ, LQ-Nets, LSQ); the assumptions are listed in
+`tvm_qnn/nn/mqnn/layers.py`. The abstract gives no number, so there is none to compare with, and
+none is claimed.
 
 Protocol. A network in full precision is trained first; every M starts from its weights by k-means
 and is trained on. One seed. The accuracy is that of the last epoch on all 10,000 official test

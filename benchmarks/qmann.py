@@ -19,9 +19,10 @@ from typing import Any
 
 import torch
 
-from tvm_qnn.nn import babi, qmann_state
-from tvm_qnn.nn.qmann_config import CONFIGS, QmannConfig, QmannRecipe
-from tvm_qnn.nn.qmann_train import QmannRun, train, trained
+from tvm_qnn.nn.qmann import babi
+from tvm_qnn.nn.qmann import state as qmann_state
+from tvm_qnn.nn.qmann.config import CONFIGS, QmannConfig, QmannRecipe
+from tvm_qnn.nn.qmann.train import QmannRun, train, trained
 
 CSV = Path(__file__).resolve().parent / "results" / "qmann.csv"
 COLUMNS = (

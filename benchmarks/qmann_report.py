@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
 
-from tvm_qnn.nn.energy import PUBLISHED_GAINS, Dimensions, gain
+from tvm_qnn.nn.qmann.energy import PUBLISHED_GAINS, Dimensions, gain
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PUBLISHED = {
@@ -259,8 +259,8 @@ def _energy() -> str:
     ]
     return (
         "Energy of one answer from the number of operations and their published energies "
-        "(`tvm_qnn/nn/energy.py`; a reconstruction, for the paper does not print its count), as "
-        "times less than in float:\n\n" + _table(["network", "ours", "published"], rows)
+        "(`tvm_qnn/nn/qmann/energy.py`; a reconstruction, for the paper does not print its "
+        "count), as times less than in float:\n\n" + _table(["network", "ours", "published"], rows)
     )
 
 

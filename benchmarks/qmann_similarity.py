@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tvm_qnn.nn import babi, qmann_native
-from tvm_qnn.nn.qmann_config import QmannConfig, QmannRecipe, parse_format
-from tvm_qnn.nn.qmann_train import QmannRun, train
+from tvm_qnn.nn.qmann import babi
+from tvm_qnn.nn.qmann import native as qmann_native
+from tvm_qnn.nn.qmann.config import QmannConfig, QmannRecipe, parse_format
+from tvm_qnn.nn.qmann.train import QmannRun, train
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "benchmarks" / "results" / "qmann_similarity.csv"

@@ -5,7 +5,7 @@ import pytest
 
 from tests.nn.fixed_models import run_onnx
 from tests.nn.memory_networks import random_network, random_questions
-from tvm_qnn.nn.qmann_export import to_onnx, to_onnx_with_memory
+from tvm_qnn.nn.qmann.export import to_onnx, to_onnx_with_memory
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from tvm_qnn import spec
 from tvm_qnn.errors import ModelError, UnsupportedError
 from tvm_qnn.evaluate import evaluate
 from tvm_qnn.frontend import import_model
-from tvm_qnn.nn.fixed_functions import DOMAIN
-from tvm_qnn.nn.qmann_export import to_onnx, to_onnx_with_memory
+from tvm_qnn.frontend.fixed_functions import DOMAIN
+from tvm_qnn.nn.qmann.export import to_onnx, to_onnx_with_memory
 from tvm_qnn.passes.pipeline import to_integers
 from tvm_qnn.passes.rewrite import calls
 

@@ -10,7 +10,7 @@ import tvm_qnn
 from tests.nn.fixed_models import run_onnx
 from tvm_qnn import targets, zoo
 from tvm_qnn.emulation import run_emulated
-from tvm_qnn.nn import babi
+from tvm_qnn.nn.qmann import babi
 from tvm_qnn.verification import verify
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "babi"

@@ -19,7 +19,7 @@ from tvm_qnn.arrays import random_arrays
 from tvm_qnn.emulation import run_emulated
 from tvm_qnn.errors import InputError
 from tvm_qnn.frontend import import_model
-from tvm_qnn.nn.qmann_export import memory_names, to_onnx, to_onnx_with_memory
+from tvm_qnn.nn.qmann.export import memory_names, to_onnx, to_onnx_with_memory
 from tvm_qnn.verification import verify
 
 

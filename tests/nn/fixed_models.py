@@ -4,7 +4,7 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto, helper
 
-from tvm_qnn.nn.fixed_functions import DOMAIN, OPSET, VERSION, functions
+from tvm_qnn.frontend.fixed_functions import DOMAIN, OPSET, VERSION, functions
 
 
 def one_function(op, inputs, output, **attributes) -> ModelProto:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tvm_qnn import spec
-from tvm_qnn.nn.memory_network import MemoryNetwork
+from tvm_qnn.nn.qmann.memory_network import MemoryNetwork
 from tvm_qnn.spec import FixedPoint
 
 Q2_5, Q5_2 = FixedPoint(2, 5), FixedPoint(5, 2)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from tvm_qnn.nn.mqnn_models import MqnnConfig, MqnnNet
+from tvm_qnn.nn.mqnn.network import MqnnConfig, MqnnNet
 
 SMALL = MqnnConfig(image_size=9, channels=(7, 33), strides=(1, 2), classes=5)
 KINDS = {

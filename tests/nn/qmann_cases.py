@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from tvm_qnn.nn import babi
-from tvm_qnn.nn.qmann_config import QmannConfig
+from tvm_qnn.nn.qmann import babi
+from tvm_qnn.nn.qmann.config import QmannConfig
 from tvm_qnn.spec import fixed
 from tvm_qnn.spec.fixed import FixedPoint
 

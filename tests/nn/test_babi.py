@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tvm_qnn.nn import babi
-from tvm_qnn.nn.babi import DataError
+from tvm_qnn.nn.qmann import babi
+from tvm_qnn.nn.qmann.babi import DataError
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "babi"
 TRAIN = (

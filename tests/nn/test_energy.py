@@ -2,7 +2,7 @@
 
 import pytest
 
-from tvm_qnn.nn.energy import PUBLISHED_GAINS, Dimensions, gain, operations, picojoules
+from tvm_qnn.nn.qmann.energy import PUBLISHED_GAINS, Dimensions, gain, operations, picojoules
 
 SMALL = Dimensions(inputs=5, embedding=4, slots=3, hops=2)
 INPUTS = (30, 84, 85, 17, 90, 62, 94, 98, 34, 35, 37, 31, 37, 40, 26, 27, 21, 39, 37, 48)

@@ -7,7 +7,7 @@ from onnx import helper
 
 from tests.nn.fixed_models import codes, one_function, run_onnx
 from tvm_qnn import spec
-from tvm_qnn.nn.fixed_functions import functions
+from tvm_qnn.frontend.fixed_functions import functions
 from tvm_qnn.spec import FixedPoint
 from tvm_qnn.spec.fixed import softmax_table
 

@@ -7,8 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs tvm-qnn[torch]")
 
-from tvm_qnn.nn import maqd  # noqa: E402
-from tvm_qnn.nn.maqd import RoundClip  # noqa: E402
+from tvm_qnn.nn.maqd import layers as maqd  # noqa: E402
+from tvm_qnn.nn.maqd.layers import RoundClip  # noqa: E402
 
 STATES = range(2, 17)
 

@@ -14,8 +14,8 @@ from tvm_qnn.compiler import read  # noqa: E402
 from tvm_qnn.emulation import run_emulated  # noqa: E402
 from tvm_qnn.evaluate import evaluate_call  # noqa: E402
 from tvm_qnn.nn import check, export  # noqa: E402
-from tvm_qnn.nn.maqd_check import accumulators, rounding_margin  # noqa: E402
-from tvm_qnn.nn.maqd_models import ResNetConfig, VggConfig  # noqa: E402
+from tvm_qnn.nn.maqd.check import accumulators, rounding_margin  # noqa: E402
+from tvm_qnn.nn.maqd.networks import ResNetConfig, VggConfig  # noqa: E402
 from tvm_qnn.nn.networks import build  # noqa: E402
 from tvm_qnn.nn.train import logits  # noqa: E402
 from tvm_qnn.ops import is_op  # noqa: E402

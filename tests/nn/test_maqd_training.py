@@ -10,9 +10,9 @@ torch = pytest.importorskip("torch", reason="needs tvm-qnn[torch]")
 from tvm_qnn.errors import ModelError  # noqa: E402
 from tvm_qnn.nn import checkpoint, export  # noqa: E402
 from tvm_qnn.nn.checkpoint import Recipe  # noqa: E402
-from tvm_qnn.nn.maqd_models import ResNetConfig, VggConfig, fuse_training  # noqa: E402
-from tvm_qnn.nn.maqd_norm import LayerNorm2d, normalization  # noqa: E402
-from tvm_qnn.nn.maqd_start import start_from  # noqa: E402
+from tvm_qnn.nn.maqd.networks import ResNetConfig, VggConfig, fuse_training  # noqa: E402
+from tvm_qnn.nn.maqd.norm import LayerNorm2d, normalization  # noqa: E402
+from tvm_qnn.nn.maqd.start import start_from  # noqa: E402
 from tvm_qnn.nn.networks import build  # noqa: E402
 from tvm_qnn.nn.train import labels, train  # noqa: E402
 

@@ -7,9 +7,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs tvm-qnn[torch]")
 
-from tvm_qnn.nn import mqnn  # noqa: E402
-from tvm_qnn.nn.mqnn import Mary, MaryConv2d, MaryLinear, MaryWeight  # noqa: E402
-from tvm_qnn.nn.mqnn_lloyd import lloyd_max  # noqa: E402
+from tvm_qnn.nn.mqnn import layers as mqnn  # noqa: E402
+from tvm_qnn.nn.mqnn.layers import Mary, MaryConv2d, MaryLinear, MaryWeight  # noqa: E402
+from tvm_qnn.nn.mqnn.lloyd import lloyd_max  # noqa: E402
 
 # Levels, entropy in bits and relative squared error of the Lloyd-Max quantizer of N(0, 1).
 NORMAL = {

@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs tvm-qnn[torch]")
 
-from tvm_qnn.nn.mqnn_activation import UnsignedActivation  # noqa: E402
+from tvm_qnn.nn.mqnn.activation import UnsignedActivation  # noqa: E402
 from tvm_qnn.spec import Codes, QType  # noqa: E402
 
 

@@ -8,9 +8,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs tvm-qnn[torch]")
 
 from tvm_qnn.errors import ModelError  # noqa: E402
-from tvm_qnn.nn import checkpoint, mqnn_train  # noqa: E402
-from tvm_qnn.nn.mqnn_lloyd import lloyd_max  # noqa: E402
-from tvm_qnn.nn.mqnn_models import CIFAR, MqnnConfig, MqnnNet, weight_memory  # noqa: E402
+from tvm_qnn.nn import checkpoint  # noqa: E402
+from tvm_qnn.nn.mqnn import train as mqnn_train  # noqa: E402
+from tvm_qnn.nn.mqnn.lloyd import lloyd_max  # noqa: E402
+from tvm_qnn.nn.mqnn.network import CIFAR, MqnnConfig, MqnnNet, weight_memory  # noqa: E402
 from tvm_qnn.nn.networks import build  # noqa: E402
 from tvm_qnn.nn.train import labels, train  # noqa: E402
 
@@ -72,7 +73,7 @@ def test_start_refuses_another_shape_and_another_kind(full, tiny, tmp_path):
     with pytest.raises(ModelError, match=r"channels/strides 8/1, 16/2.*is|one of the same shape"):
         mqnn_train.network(replace(SMALL, channels=(8, 8)), 0, full)
     from tvm_qnn.nn.checkpoint import Recipe
-    from tvm_qnn.nn.models import MaqdConfig
+    from tvm_qnn.nn.maqd.small import MaqdConfig
 
     other = MaqdConfig(image_size=8, channels=(8,), strides=(2,), classes=3)
     train(build(other, 0), tiny, Recipe(epochs=1, batch=96), tmp_path)

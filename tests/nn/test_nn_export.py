@@ -8,9 +8,10 @@ torch = pytest.importorskip("torch", reason="needs tvm-qnn[torch]")
 pytest.importorskip("onnxruntime", reason="needs tvm-qnn[onnx]")
 
 from tvm_qnn.errors import ModelError  # noqa: E402
-from tvm_qnn.nn import check, export, maqd_check  # noqa: E402
+from tvm_qnn.nn import check, export  # noqa: E402
 from tvm_qnn.nn.checkpoint import Recipe  # noqa: E402
-from tvm_qnn.nn.models import MaqdConfig, MaqdNet, maqd_fashion_net  # noqa: E402
+from tvm_qnn.nn.maqd import check as maqd_check  # noqa: E402
+from tvm_qnn.nn.maqd.small import MaqdConfig, MaqdNet, maqd_fashion_net  # noqa: E402
 from tvm_qnn.nn.networks import build  # noqa: E402
 from tvm_qnn.nn.train import train  # noqa: E402
 

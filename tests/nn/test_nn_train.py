@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="needs tvm-qnn[torch]")
 from tvm_qnn.errors import ModelError  # noqa: E402
 from tvm_qnn.nn import checkpoint  # noqa: E402
 from tvm_qnn.nn.checkpoint import Recipe  # noqa: E402
-from tvm_qnn.nn.models import MaqdConfig, MaqdNet, maqd_fashion_net  # noqa: E402
+from tvm_qnn.nn.maqd.small import MaqdConfig, MaqdNet, maqd_fashion_net  # noqa: E402
 from tvm_qnn.nn.networks import build  # noqa: E402
 from tvm_qnn.nn.train import augment, cut_out, labels, logits  # noqa: E402
 from tvm_qnn.nn.train import train as train_network  # noqa: E402

@@ -11,10 +11,10 @@ pytest.importorskip("torch", reason="needs tvm-qnn[torch]")
 import qmann_cases as cases
 import torch
 
-from tvm_qnn.nn import qmann_native
-from tvm_qnn.nn.qmann import NAMES, QmannNet, initial
-from tvm_qnn.nn.qmann_config import SIGN_TERMS, QmannConfig, QmannRecipe, parse_format
-from tvm_qnn.nn.qmann_functions import fix, hamming, ones, read, softmax
+from tvm_qnn.nn.qmann import native
+from tvm_qnn.nn.qmann.config import MATRICES, SIGN_TERMS, QmannConfig, QmannRecipe, parse_format
+from tvm_qnn.nn.qmann.functions import fix, hamming, ones, read, softmax
+from tvm_qnn.nn.qmann.network import QmannNet, initial
 from tvm_qnn.spec.fixed import FixedPoint, fixed_quantize
 
 Q2_5 = FixedPoint(2, 5)
@@ -56,21 +56,21 @@ def test_eval_mode_gives_the_integers_of_the_definition(name, deviation):
     assert (torch.stack(keys, 2)[0] * scale).tolist() == expected[2].tolist()
 
 
-@pytest.mark.skipif(qmann_native.kernel(32) is None, reason="needs a C compiler")
+@pytest.mark.skipif(native.kernel(32) is None, reason="needs a C compiler")
 @pytest.mark.parametrize("deviation", [0.1, 0.6, 3.0])
 @pytest.mark.parametrize("name", cases.FIXED)
 def test_kernel_gives_the_integers_of_the_definition(name, deviation):
     cfg, data = cases.FIXED[name], cases.questions(24)
     network = one(weights(cfg, deviation))
     expected = cases.definition(cfg, network, data)
-    logits, scores, keys = qmann_native.infer(cfg, network, data)
+    logits, scores, keys = native.infer(cfg, network, data)
     scale = 2**cfg.format.fraction
     assert logits.tolist() == expected[0].tolist()
     assert (scores * scale).tolist() == expected[1].tolist()
     assert (keys * scale).tolist() == expected[2].tolist()
 
 
-@pytest.mark.skipif(qmann_native.kernel(32) is None, reason="needs a C compiler")
+@pytest.mark.skipif(native.kernel(32) is None, reason="needs a C compiler")
 @pytest.mark.parametrize("name", cases.ALL)
 def test_kernel_takes_the_gradient_of_pytorch(name):
     cfg, data = cases.ALL[name], cases.questions(24)
@@ -81,9 +81,9 @@ def test_kernel_takes_the_gradient_of_pytorch(name):
     # One step of rate 1 on the summed gradient, without clips.
     recipe = QmannRecipe(batch=24, rate=24.0, key_rate=1.0, clip=1e9, key_clip=1e9)
     before = one(stacked)
-    after, loss, _ = qmann_native.train_epoch(cfg, recipe, before, data, 1)
+    after, loss, _ = native.train_epoch(cfg, recipe, before, data, 1)
     assert math.isfinite(loss)
-    for weight in NAMES:
+    for weight in MATRICES:
         wanted = getattr(net, weight).grad[0].numpy()
         # A gradient that is truncated may fall on the other side: 1/64 and what follows from it.
         allowed = 1 / 32 if cfg.read_scale else 1e-4 * np.abs(wanted).max()

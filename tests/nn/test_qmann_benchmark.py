@@ -10,7 +10,8 @@ pytest.importorskip("torch", reason="needs tvm-qnn[torch]")
 import qmann_cases as cases
 
 from benchmarks import qmann
-from tvm_qnn.nn import babi, qmann_state
+from tvm_qnn.nn.qmann import babi
+from tvm_qnn.nn.qmann import state as qmann_state
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ import typer
 from typer.testing import CliRunner
 
 from tvm_qnn.errors import QnnError
-from tvm_qnn.nn import babi, qmann_state
-from tvm_qnn.nn.qmann_cli import qmann
+from tvm_qnn.nn.cli.qmann import qmann
+from tvm_qnn.nn.qmann import babi
+from tvm_qnn.nn.qmann import state as qmann_state
 
 app = typer.Typer()
 app.command()(qmann)

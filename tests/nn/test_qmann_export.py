@@ -16,10 +16,10 @@ from tests.nn.memory_networks import (
 )
 from tvm_qnn import spec
 from tvm_qnn.errors import ModelError
-from tvm_qnn.nn import qmann_export
-from tvm_qnn.nn.fixed_functions import DOMAIN
-from tvm_qnn.nn.memory_network import MemoryNetwork
-from tvm_qnn.nn.qmann_export import to_onnx, to_onnx_with_memory
+from tvm_qnn.frontend.fixed_functions import DOMAIN
+from tvm_qnn.nn.qmann import export as qmann_export
+from tvm_qnn.nn.qmann.export import to_onnx, to_onnx_with_memory
+from tvm_qnn.nn.qmann.memory_network import MemoryNetwork
 from tvm_qnn.nn.vocabulary import METADATA
 from tvm_qnn.spec import FixedPoint
 

@@ -7,11 +7,14 @@ import pytest
 
 from tests.nn.fixed_models import run_onnx
 from tvm_qnn.errors import ModelError
-from tvm_qnn.nn import babi, qmann_publish, qmann_state, qmann_train
-from tvm_qnn.nn.qmann_config import CONFIGS
-from tvm_qnn.nn.qmann_export import trained_to_onnx
-from tvm_qnn.nn.qmann_publish import described, runtime_logits
-from tvm_qnn.nn.qmann_state import Trained
+from tvm_qnn.nn.qmann import babi
+from tvm_qnn.nn.qmann import publish as qmann_publish
+from tvm_qnn.nn.qmann import state as qmann_state
+from tvm_qnn.nn.qmann import train as qmann_train
+from tvm_qnn.nn.qmann.config import CONFIGS, MATRICES
+from tvm_qnn.nn.qmann.export import trained_to_onnx
+from tvm_qnn.nn.qmann.publish import described, runtime_logits
+from tvm_qnn.nn.qmann.state import Trained
 
 STORY = """1 Mary went to the kitchen.
 2 John went to the garden.
@@ -33,7 +36,7 @@ def trained(task, name="qmann8-es-mq", wide=1.0):
     config, _ = CONFIGS[name]
     rng = np.random.default_rng(len(name))
     rows, width = task.vocabulary, config.embedding
-    weights = {n: rng.normal(0, wide, (rows, width)).astype(np.float32) for n in qmann_state.NAMES}
+    weights = {n: rng.normal(0, wide, (rows, width)).astype(np.float32) for n in MATRICES}
     weights["wk"] = rng.normal(0, 0.2, (width, width)).astype(np.float32)
     for table in ("wa", "wr", "wq"):
         weights[table][0] = 0

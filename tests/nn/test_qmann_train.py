@@ -11,16 +11,16 @@ pytest.importorskip("torch", reason="needs tvm-qnn[torch]")
 import qmann_cases as cases
 
 from tvm_qnn.errors import ModelError
-from tvm_qnn.nn import babi, qmann_native, qmann_state
-from tvm_qnn.nn.babi import Questions
-from tvm_qnn.nn.qmann import NAMES
-from tvm_qnn.nn.qmann_config import QmannConfig, QmannRecipe
-from tvm_qnn.nn.qmann_train import QmannEpoch, QmannRun, logits, score, torch_epoch, train, trained
+from tvm_qnn.nn.qmann import babi, native
+from tvm_qnn.nn.qmann import state as qmann_state
+from tvm_qnn.nn.qmann.babi import Questions
+from tvm_qnn.nn.qmann.config import MATRICES, QmannConfig, QmannRecipe
+from tvm_qnn.nn.qmann.train import QmannEpoch, QmannRun, logits, score, torch_epoch, train, trained
 
 ENGINES = [
     pytest.param(
         "native",
-        marks=pytest.mark.skipif(qmann_native.kernel(32) is None, reason="needs a C compiler"),
+        marks=pytest.mark.skipif(native.kernel(32) is None, reason="needs a C compiler"),
     ),
     "torch",
 ]
@@ -33,10 +33,10 @@ def task():
 
 
 def same(one, other):
-    return all(one[name].tolist() == other[name].tolist() for name in NAMES)
+    return all(one[name].tolist() == other[name].tolist() for name in MATRICES)
 
 
-@pytest.mark.skipif(qmann_native.kernel(32) is None, reason="needs a C compiler")
+@pytest.mark.skipif(native.kernel(32) is None, reason="needs a C compiler")
 @pytest.mark.parametrize("name", ["float", "dot", "hamming mq", "authors' code"])
 def test_networks_learn(task, name):
     cfg = replace(cases.ALL[name], embedding=24)
@@ -77,28 +77,28 @@ def test_seeds_in_company_in_pytorch():
         alone, alone_loss, alone_error = torch_epoch(cfg, SHORT, [network], data, 1)[0]
         assert loss == pytest.approx(alone_loss, abs=1e-5)
         assert error == alone_error
-        for name in NAMES:
+        for name in MATRICES:
             assert np.abs(weights[name] - alone[name]).max() < 1e-5
 
 
 def cases_weights(cfg, seed):
-    from tvm_qnn.nn.qmann import initial
+    from tvm_qnn.nn.qmann.network import initial
 
     return initial(cfg, cases.VOCABULARY, [seed], 0.3)
 
 
-@pytest.mark.skipif(qmann_native.kernel(32) is None, reason="needs a C compiler")
+@pytest.mark.skipif(native.kernel(32) is None, reason="needs a C compiler")
 @pytest.mark.parametrize("name", ["float", "dot mq", "hamming", "hamming binary mq"])
 def test_kernel_and_pytorch_take_the_same_steps(name):
     """Clips, rates, a rest of 8 questions; small steps, so that no code tips over."""
     cfg, data = cases.ALL[name], cases.questions(40)
     recipe = QmannRecipe(rate=1e-4, key_rate=0.5, clip=3.0, key_clip=0.5)
     start = {key: array[0] for key, array in cases_weights(cfg, 3).items()}
-    fast, loss, error = qmann_native.train_epoch(cfg, recipe, start, data, 1)
+    fast, loss, error = native.train_epoch(cfg, recipe, start, data, 1)
     slow, slow_loss, slow_error = torch_epoch(cfg, recipe, [start], data, 1)[0]
     assert loss == pytest.approx(slow_loss, rel=1e-5)
     assert error == slow_error
-    for key in NAMES:
+    for key in MATRICES:
         moved = np.abs(slow[key] - start[key]).max()
         assert moved > 0
         assert np.abs(fast[key] - slow[key]).max() < 0.01 * moved + 1e-7
@@ -205,30 +205,30 @@ def test_without_a_compiler_pytorch_trains(task, monkeypatch):
     cfg = cases.ALL["hamming"]
     fast = train(cfg, SHORT, task, [0])[0]
     with monkeypatch.context() as nothing_found:
-        nothing_found.setattr(qmann_native.shutil, "which", lambda name: None)
-        qmann_native.kernel.cache_clear()
-        assert not qmann_native.supported(cfg)
+        nothing_found.setattr(native.shutil, "which", lambda name: None)
+        native.kernel.cache_clear()
+        assert not native.supported(cfg)
         with pytest.raises(ValueError, match="needs a C compiler"):
-            qmann_native.infer(cfg, fast.weights, task.test)
+            native.infer(cfg, fast.weights, task.test)
         slow = train(cfg, SHORT, task, [0])[0]
         answers = logits(cfg, [fast.weights], task.test)
-    qmann_native.kernel.cache_clear()
+    native.kernel.cache_clear()
     assert slow.epochs[0].loss == pytest.approx(fast.epochs[0].loss, rel=1e-3)
     assert answers.tolist() == logits(cfg, [fast.weights], task.test).tolist()
 
 
-@pytest.mark.skipif(qmann_native.kernel(32) is None, reason="needs a C compiler")
+@pytest.mark.skipif(native.kernel(32) is None, reason="needs a C compiler")
 def test_kernel_refuses_what_it_would_read_beyond(task):
     cfg = cases.ALL["dot"]
     weights = {key: array[0] for key, array in cases_weights(cfg, 0).items()}
     data = cases.questions(3)
     wrong = Questions(data.story + 20, data.question, data.answer)
     with pytest.raises(ValueError, match="word indices"):
-        qmann_native.infer(cfg, weights, wrong)
+        native.infer(cfg, weights, wrong)
     with pytest.raises(ValueError, match="answers"):
-        qmann_native.infer(cfg, weights, Questions(data.story, data.question, data.answer - 30))
+        native.infer(cfg, weights, Questions(data.story, data.question, data.answer - 30))
     with pytest.raises(ValueError, match="contiguous int32"):
-        qmann_native.infer(cfg, weights, Questions(data.story[:, ::-1], data.question, data.answer))
+        native.infer(cfg, weights, Questions(data.story[:, ::-1], data.question, data.answer))
 
 
 @pytest.mark.parametrize("cfg", [QmannConfig(), cases.ALL["hamming binary mq"]])

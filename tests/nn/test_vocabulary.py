@@ -5,8 +5,8 @@ import pytest
 
 from tests.nn.memory_networks import random_network
 from tvm_qnn.errors import InputError, ModelError
-from tvm_qnn.nn import babi
-from tvm_qnn.nn.qmann_export import to_onnx
+from tvm_qnn.nn.qmann import babi
+from tvm_qnn.nn.qmann.export import to_onnx
 from tvm_qnn.nn.vocabulary import Vocabulary, read_vocabulary
 
 SENTENCES = [

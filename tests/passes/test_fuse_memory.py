@@ -10,7 +10,7 @@ from tvm_qnn.compiler import build_executable
 from tvm_qnn.device_run import Executor
 from tvm_qnn.evaluate import evaluate
 from tvm_qnn.frontend import import_model
-from tvm_qnn.nn.qmann_export import to_onnx, to_onnx_with_memory
+from tvm_qnn.nn.qmann.export import to_onnx, to_onnx_with_memory
 from tvm_qnn.ops import attrs_of, fixed
 from tvm_qnn.passes.fuse_memory import fuse_memory
 from tvm_qnn.passes.pipeline import choose_kernels, to_integers, to_kernels

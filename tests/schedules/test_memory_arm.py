@@ -9,7 +9,7 @@ from benchmarks.memory_cases import Size, cases
 from tests.nn.memory_networks import random_network, random_questions
 from tests.schedules.memory_checks import check_emulated
 from tvm_qnn import targets
-from tvm_qnn.nn.qmann_export import to_onnx
+from tvm_qnn.nn.qmann.export import to_onnx
 from tvm_qnn.spec import FixedPoint
 
 LACKING = emulate.missing()

@@ -13,10 +13,10 @@ from typing import Any
 from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto, defs, inliner, numpy_helper
 
 from tvm_qnn.errors import ModelError, UnsupportedError
+from tvm_qnn.frontend import fixed_functions
 from tvm_qnn.frontend.onnx_fixed import FIXED
 from tvm_qnn.frontend.onnx_graph import Node, Value
 from tvm_qnn.frontend.record import quoted, reason_of
-from tvm_qnn.nn import fixed_functions
 
 _OWN = ("", "ai.onnx")
 _LARGEST = 100_000

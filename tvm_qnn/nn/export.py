@@ -20,10 +20,10 @@ from tvm_qnn.nn.networks import config
 OPSET = 21
 IR_VERSION = 10
 EXPORTERS = {
-    "maqd": "tvm_qnn.nn.maqd_export",
-    "maqd-vgg": "tvm_qnn.nn.maqd_network_export",
-    "maqd-resnet": "tvm_qnn.nn.maqd_network_export",
-    "mqnn": "tvm_qnn.nn.mqnn_export",
+    "maqd": "tvm_qnn.nn.maqd.export",
+    "maqd-vgg": "tvm_qnn.nn.maqd.network_export",
+    "maqd-resnet": "tvm_qnn.nn.maqd.network_export",
+    "mqnn": "tvm_qnn.nn.mqnn.export",
 }
 """Module of every kind of network with ``to_onnx(net, batch)`` and ``describe(net)``."""
 

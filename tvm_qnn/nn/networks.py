@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 CONFIGS = {
-    "maqd": "tvm_qnn.nn.models:MaqdConfig",
-    "maqd-vgg": "tvm_qnn.nn.maqd_models:VggConfig",
-    "maqd-resnet": "tvm_qnn.nn.maqd_models:ResNetConfig",
-    "mqnn": "tvm_qnn.nn.mqnn_models:MqnnConfig",
+    "maqd": "tvm_qnn.nn.maqd.small:MaqdConfig",
+    "maqd-vgg": "tvm_qnn.nn.maqd.networks:VggConfig",
+    "maqd-resnet": "tvm_qnn.nn.maqd.networks:ResNetConfig",
+    "mqnn": "tvm_qnn.nn.mqnn.network:MqnnConfig",
 }
 """Module and class of every kind of network, by the name that checkpoints keep."""
 

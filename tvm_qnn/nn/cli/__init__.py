@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-from tvm_qnn.nn.cli_run import (
+from tvm_qnn.nn.cli.maqd import maqd_resnet, maqd_vgg
+from tvm_qnn.nn.cli.mqnn import mqnn
+from tvm_qnn.nn.cli.qmann import TRAINED, qmann
+from tvm_qnn.nn.cli.run import (
     Batch,
     Data,
     Epochs,
@@ -19,9 +22,6 @@ from tvm_qnn.nn.cli_run import (
     require,
     run,
 )
-from tvm_qnn.nn.maqd_cli import maqd_resnet, maqd_vgg
-from tvm_qnn.nn.mqnn_cli import mqnn
-from tvm_qnn.nn.qmann_cli import TRAINED, qmann
 
 app = typer.Typer(help="Train a low-bit network and export it to ONNX.", no_args_is_help=True)
 
@@ -50,7 +50,7 @@ def maqd(
     require("torch", "torch")
     from tvm_qnn.nn import datasets
     from tvm_qnn.nn.checkpoint import Recipe
-    from tvm_qnn.nn.models import MaqdConfig
+    from tvm_qnn.nn.maqd.small import MaqdConfig
     from tvm_qnn.nn.networks import build
 
     images = datasets.load(data)
@@ -90,7 +90,7 @@ def publish(
 
     torch.set_num_threads(1)
     if (run / TRAINED).is_file():
-        from tvm_qnn.nn.qmann_publish import publish_network
+        from tvm_qnn.nn.qmann.publish import publish_network
 
         record = publish_network(run / TRAINED, data, zoo, name, samples)
         compared = "all answers are those of PyTorch"

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tvm_qnn.errors import QnnError
-from tvm_qnn.nn.cli_run import Batch, Export, Out, Resume, Seed, Threads, require
+from tvm_qnn.nn.cli.run import Batch, Export, Out, Resume, Seed, Threads, require
 
 if TYPE_CHECKING:
-    from tvm_qnn.nn.babi import Task
-    from tvm_qnn.nn.qmann_config import QmannConfig, QmannRecipe
-    from tvm_qnn.nn.qmann_state import Trained
-    from tvm_qnn.nn.qmann_train import QmannRun
+    from tvm_qnn.nn.qmann.babi import Task
+    from tvm_qnn.nn.qmann.config import QmannConfig, QmannRecipe
+    from tvm_qnn.nn.qmann.state import Trained
+    from tvm_qnn.nn.qmann.train import QmannRun
 
 STATE = "checkpoint.npz"
 TRAINED = "trained.npz"
@@ -74,8 +74,8 @@ def qmann(
     OUT gets trained.npz, which `tvm-qnn zoo` networks are made from, and metrics.csv.
     """
     require("torch", "torch").set_num_threads(threads)
-    from tvm_qnn.nn import babi
-    from tvm_qnn.nn.qmann_config import QmannRecipe
+    from tvm_qnn.nn.qmann import babi
+    from tvm_qnn.nn.qmann.config import QmannRecipe
 
     cfg = config(format, similarity, binary, control, read_gradient)
     if export is not None and cfg.similarity == "hamming-code":
@@ -93,7 +93,7 @@ def qmann(
     )
     if export is not None:
         from tvm_qnn.nn import export as exporter
-        from tvm_qnn.nn.qmann_export import trained_to_onnx
+        from tvm_qnn.nn.qmann.export import trained_to_onnx
 
         exporter.save(trained_to_onnx(trained, batch), export)
         console.print(f"wrote {export}")
@@ -111,7 +111,7 @@ def config(
     Raises:
         QnnError: The options do not go together.
     """
-    from tvm_qnn.nn.qmann_config import QmannConfig, parse_format
+    from tvm_qnn.nn.qmann.config import QmannConfig, parse_format
 
     plain = format == "float"
     chosen = similarity or (SimilarityName.DOT if plain else SimilarityName.HAMMING)
@@ -137,7 +137,7 @@ def _train(
     resume: bool,
     console: Console,
 ) -> QmannRun:
-    from tvm_qnn.nn.qmann_train import train
+    from tvm_qnn.nn.qmann.train import train
 
     columns = (TextColumn("epoch"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
@@ -166,11 +166,11 @@ def _train(
 def _finish(
     cfg: QmannConfig, recipe: QmannRecipe, task: Task, out: Path, run: QmannRun, stop: bool
 ) -> Trained:
-    from tvm_qnn.nn import qmann_state
-    from tvm_qnn.nn.qmann_train import trained
+    from tvm_qnn.nn.qmann.state import save_trained
+    from tvm_qnn.nn.qmann.train import trained
 
     result = trained(cfg, recipe, task, run, stop)
-    qmann_state.save_trained(out / TRAINED, result)
+    save_trained(out / TRAINED, result)
     with (out / METRICS).open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(asdict(run.epochs[0])))
         writer.writeheader()

@@ -10,7 +10,7 @@ from tvm_qnn.errors import ModelError
 from tvm_qnn.nn import checkpoint
 from tvm_qnn.nn.checkpoint import Recipe
 from tvm_qnn.nn.data import Images
-from tvm_qnn.nn.mqnn_models import CIFAR, MqnnConfig, MqnnNet
+from tvm_qnn.nn.mqnn.network import CIFAR, MqnnConfig, MqnnNet
 from tvm_qnn.nn.networks import build
 
 FULL = Recipe(epochs=12, rate=3e-3, norm_rate=3e-3, decay=0.01, warmup=0.05, bfloat16=True)

@@ -8,7 +8,7 @@ from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
-from tvm_qnn.nn.maqd import (
+from tvm_qnn.nn.maqd.layers import (
     FixedQuantizer,
     LayerBatchNorm,
     LayerBatchNorm2d,

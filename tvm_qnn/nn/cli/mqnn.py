@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tvm_qnn.nn.cli_run import Batch, Data, Export, Out, Resume, Seed, Threads, require, run
+from tvm_qnn.nn.cli.run import Batch, Data, Export, Out, Resume, Seed, Threads, require, run
 
 
 class ThresholdRule(str, Enum):
@@ -54,7 +54,8 @@ def mqnn(
     """
     require("torch", "torch")
     from tvm_qnn.errors import QnnError
-    from tvm_qnn.nn import checkpoint, datasets, mqnn_train
+    from tvm_qnn.nn import checkpoint, datasets
+    from tvm_qnn.nn.mqnn import train as mqnn_train
 
     if states == 1:
         raise QnnError("--states 1: weights need at least 2 levels; use 2 to 16, or 0 for float")

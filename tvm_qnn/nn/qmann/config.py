@@ -22,6 +22,10 @@ SIGN_TERMS: dict[str, tuple[float, float]] = {
     "code": (-1.0, 0.0),
 }
 """Sign term of equation 7 where the signs differ: (a, b) of ``2**alpha * (a + b * S_other)``."""
+MATRICES = ("wa", "wr", "wq", "wk", "wo")
+"""Weights of a network, in the order of the compiled trainer."""
+Weights = dict[str, np.ndarray]
+"""The five :data:`MATRICES` by name: ``[V, E]``, and ``wk [E, E]`` (out, in); float32."""
 MOST_BITS = 13
 """float32 holds the product of two magnitudes of 12 bits exactly."""
 
@@ -36,10 +40,10 @@ class QmannConfig:
             similarity that the authors' code computes.
         binary: Whether the key enters products as its sign. (The Hamming similarity keeps it.)
         control: Formats per hop (MQ): Q(i+1).(f-1), Q(i).(f), Q(i-1).(f+1) on the parameter side.
-        sign_term: How the sign term of equation 7 is read; see :mod:`tvm_qnn.nn.qmann`.
+        sign_term: How the sign term of equation 7 is read; see :mod:`tvm_qnn.nn.qmann.network`.
         read_gradient: "quantized": with a Hamming similarity the gradient of the weighted read is
             computed in fixed point, Q1.(i+f-1), as in the authors' code; "float": never, as the
-            paper says. See :mod:`tvm_qnn.nn.qmann`.
+            paper says. See :mod:`tvm_qnn.nn.qmann.network`.
         alpha: Weight constant of the Hamming similarity.
         embedding: Internal dimension E.
         hops: Reads R.

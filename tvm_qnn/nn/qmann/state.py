@@ -12,14 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvm_qnn.errors import ModelError
-from tvm_qnn.nn.babi import Task
-from tvm_qnn.nn.qmann_config import QmannConfig, QmannRecipe, parse_format
+from tvm_qnn.nn.qmann.babi import Task
+from tvm_qnn.nn.qmann.config import MATRICES, QmannConfig, QmannRecipe, Weights, parse_format
 
 if TYPE_CHECKING:
-    from tvm_qnn.nn.qmann_train import QmannRun
-
-NAMES = ("wa", "wr", "wq", "wk", "wo")
-Weights = dict[str, np.ndarray]
+    from tvm_qnn.nn.qmann.train import QmannRun
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ def load_trained(path: Path) -> Trained:
     arrays, record = _read(path)
     try:
         config = config_from_json(record.pop("config"))
-        weights = {name: arrays[name] for name in NAMES}
+        weights = {name: arrays[name] for name in MATRICES}
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: no trained memory network ({error}); train it again") from error
     return Trained(config, weights, record)
@@ -100,7 +97,7 @@ def save(path: Path, about: dict[str, Any], runs: list[QmannRun]) -> None:
     """Write a checkpoint; ``path`` always holds a whole one, whenever the run is cut off."""
     arrays = {}
     for run in runs:
-        for name in NAMES:
+        for name in MATRICES:
             arrays[f"{run.seed}.last.{name}"] = run.weights[name]
             arrays[f"{run.seed}.best.{name}"] = run.best[name]
     rows = {
@@ -120,7 +117,7 @@ def restore(path: Path, about: dict[str, Any], resume: bool) -> list[QmannRun] |
     Raises:
         ModelError: It exists and ``resume`` is off, or it is damaged or of another run.
     """
-    from tvm_qnn.nn.qmann_train import QmannEpoch, QmannRun
+    from tvm_qnn.nn.qmann.train import QmannEpoch, QmannRun
 
     if not path.exists():
         return None
@@ -137,7 +134,8 @@ def restore(path: Path, about: dict[str, Any], resume: bool) -> list[QmannRun] |
     for seed in about["seeds"]:
         rows = record["runs"][str(seed)]
         last, best = (
-            {name: arrays[f"{seed}.{kind}.{name}"] for name in NAMES} for kind in ("last", "best")
+            {name: arrays[f"{seed}.{kind}.{name}"] for name in MATRICES}
+            for kind in ("last", "best")
         )
         epochs = [QmannEpoch(**row) for row in rows["epochs"]]
         runs.append(QmannRun(seed, last, best, epochs, rows["best_epoch"], rows["stopped"]))

@@ -1,4 +1,4 @@
-"""Operations of quantized memory networks as autograd functions, for :mod:`tvm_qnn.nn.qmann`.
+"""Operations of quantized memory networks as autograd functions, for :class:`QmannNet`.
 
 Forward they compute values of the codes that :mod:`tvm_qnn.spec.fixed` defines; backward every
 quantizer passes the gradient unchanged, also where it saturates.
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tvm_qnn.nn.qmann_config import SIGN_TERMS, QmannConfig
+from tvm_qnn.nn.qmann.config import SIGN_TERMS, QmannConfig
 from tvm_qnn.spec.fixed import FixedPoint, softmax_table
 
 

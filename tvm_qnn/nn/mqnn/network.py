@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tvm_qnn.errors import ModelError
-from tvm_qnn.nn.maqd import EPSILON, FixedQuantizer
-from tvm_qnn.nn.mqnn import (
+from tvm_qnn.nn.maqd.layers import EPSILON, FixedQuantizer
+from tvm_qnn.nn.mqnn.activation import UnsignedActivation
+from tvm_qnn.nn.mqnn.layers import (
     TEMPERATURE,
     Mary,
     MaryConv2d,
@@ -22,7 +23,6 @@ from tvm_qnn.nn.mqnn import (
     Thresholds,
     WeightGradient,
 )
-from tvm_qnn.nn.mqnn_activation import UnsignedActivation
 
 
 @dataclass(frozen=True)

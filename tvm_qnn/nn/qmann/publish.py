@@ -9,10 +9,12 @@ import numpy as np
 import onnxruntime
 
 from tvm_qnn.errors import ModelError
-from tvm_qnn.nn import babi, export, publish, qmann_train
-from tvm_qnn.nn.qmann_config import QmannConfig
-from tvm_qnn.nn.qmann_export import trained_to_onnx
-from tvm_qnn.nn.qmann_state import Trained, load_trained
+from tvm_qnn.nn import export, publish
+from tvm_qnn.nn.qmann import babi
+from tvm_qnn.nn.qmann.config import QmannConfig
+from tvm_qnn.nn.qmann.export import trained_to_onnx
+from tvm_qnn.nn.qmann.state import Trained, load_trained
+from tvm_qnn.nn.qmann.train import logits
 
 NOTICE = (
     "The sample questions are from the bAbI tasks data v1.2 (Jason Weston, Antoine Bordes, Sumit "
@@ -38,7 +40,7 @@ def publish_network(
     records stay.
 
     Args:
-        trained: file of :func:`tvm_qnn.nn.qmann_state.save_trained`.
+        trained: file of :func:`tvm_qnn.nn.qmann.state.save_trained`.
         data: folder with the official files of the bAbI tasks.
         zoo: folder to write to; made if missing.
         name: of the model in the zoo.
@@ -71,7 +73,7 @@ def write(
     export.save(trained_to_onnx(found, name=name), file)
     questions = task.test
     given = runtime_logits(file, questions)
-    wanted = qmann_train.logits(found.config, [found.weights], questions, engine="torch")[0]
+    wanted = logits(found.config, [found.weights], questions, engine="torch")[0]
     same = given == wanted if found.config.format else given.argmax(1) == wanted.argmax(1)
     if not same.all():
         file.unlink()

@@ -30,11 +30,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tvm_qnn.nn.qmann_config import QmannConfig
-from tvm_qnn.nn.qmann_functions import binary, dense, dot, hamming, read, softmax, straight
+from tvm_qnn.nn.qmann.config import MATRICES, QmannConfig
+from tvm_qnn.nn.qmann.functions import binary, dense, dot, hamming, read, softmax, straight
 from tvm_qnn.spec.fixed import FixedPoint
-
-NAMES = ("wa", "wr", "wq", "wk", "wo")
 
 
 class QmannNet(nn.Module):
@@ -53,7 +51,7 @@ class QmannNet(nn.Module):
     def __init__(self, cfg: QmannConfig, weights: dict[str, np.ndarray]) -> None:
         super().__init__()
         self.cfg = cfg
-        for name in NAMES:
+        for name in MATRICES:
             array = torch.from_numpy(np.array(weights[name], np.float32))
             self.register_parameter(name, nn.Parameter(array))
 
@@ -157,15 +155,15 @@ def initial(
         float32 arrays shaped like the parameters of :class:`QmannNet`. The weights of a seed do
         not depend on the other seeds.
     """
-    shapes = dict.fromkeys(NAMES, (vocabulary, cfg.embedding))
+    shapes = dict.fromkeys(MATRICES, (vocabulary, cfg.embedding))
     shapes["wk"] = (cfg.embedding, cfg.embedding)
     networks = []
     for seed in seeds:
         random = np.random.default_rng(seed)
-        networks.append({name: random.standard_normal(shapes[name]) for name in NAMES})
+        networks.append({name: random.standard_normal(shapes[name]) for name in MATRICES})
     weights = {
         name: np.stack([deviation * one[name] for one in networks]).astype(np.float32)
-        for name in NAMES
+        for name in MATRICES
     }
     for name in ("wa", "wr", "wq"):
         weights[name][:, 0] = 0

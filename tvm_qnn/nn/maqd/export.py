@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from tvm_qnn.errors import ModelError
 from tvm_qnn.nn.export import Description, Graph
-from tvm_qnn.nn.maqd import EPSILON, LayerBatchNorm, MaqdActivation, MaqdWeight
-from tvm_qnn.nn.maqd_check import rounding_margin
-from tvm_qnn.nn.models import MaqdNet
+from tvm_qnn.nn.maqd.check import rounding_margin
+from tvm_qnn.nn.maqd.layers import EPSILON, LayerBatchNorm, MaqdActivation, MaqdWeight
+from tvm_qnn.nn.maqd.small import MaqdNet
 
 SOURCE = (
     "MaQD (arXiv 2403.14999), reconstructed from its abstract and secondary descriptions; "
-    "no number of the paper is claimed. Assumptions: see tvm_qnn/nn/maqd.py."
+    "no number of the paper is claimed. Assumptions: see tvm_qnn/nn/maqd/layers.py."
 )
 
 

@@ -7,8 +7,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tvm_qnn.nn.maqd import EPSILON, LayerBatchNorm, MaqdWeight
-from tvm_qnn.nn.maqd_models import NormActivation
+from tvm_qnn.nn.maqd.layers import EPSILON, LayerBatchNorm, MaqdWeight
+from tvm_qnn.nn.maqd.networks import NormActivation
 
 
 @torch.no_grad()

@@ -13,14 +13,14 @@ from onnx import TensorProto
 from torch import nn
 
 from tvm_qnn.nn.export import Description, Graph
-from tvm_qnn.nn.maqd import FixedQuantizer
-from tvm_qnn.nn.mqnn import MaryWeight
-from tvm_qnn.nn.mqnn_activation import UnsignedActivation
-from tvm_qnn.nn.mqnn_models import MqnnNet, weight_memory
+from tvm_qnn.nn.maqd.layers import FixedQuantizer
+from tvm_qnn.nn.mqnn.activation import UnsignedActivation
+from tvm_qnn.nn.mqnn.layers import MaryWeight
+from tvm_qnn.nn.mqnn.network import MqnnNet, weight_memory
 
 SOURCE = (
     "MQNN (ICME 2020), reconstructed from its abstract and secondary descriptions; "
-    "no number of the paper is claimed. Assumptions: see tvm_qnn/nn/mqnn.py."
+    "no number of the paper is claimed. Assumptions: see tvm_qnn/nn/mqnn/layers.py."
 )
 
 

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tvm_qnn.nn.mqnn_lloyd import lloyd_max
+from tvm_qnn.nn.mqnn.lloyd import lloyd_max
 
 TEMPERATURE = 0.1
 MAX_STATES = 16

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tvm_qnn.nn.babi_files import NAMES, TEST, TRAIN_1K, TRAIN_10K
 from tvm_qnn.nn.data import DataError
+from tvm_qnn.nn.qmann.babi_files import NAMES, TEST, TRAIN_1K, TRAIN_10K
 
 ROOT = "tasks_1-20_v1-2"
 ARCHIVES = {"en": f"{ROOT}-en.tar.gz", "en-10k": f"{ROOT}-en-10k.tar.gz"}

@@ -1,8 +1,8 @@
 """Memory networks trained by a compiled kernel, one process, one core.
 
-The kernel ``qmann_kernel.c`` is compiled for this machine when it is first needed, into a temporary
-folder. Without a C compiler :func:`kernel` is None, and :mod:`tvm_qnn.nn.qmann` does the same work
-in PyTorch.
+The kernel ``kernel.c`` is compiled for this machine when it is first needed, into a temporary
+folder. Without a C compiler :func:`kernel` is None, and
+:mod:`tvm_qnn.nn.qmann.network` does the same work in PyTorch.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tvm_qnn.nn.babi import Questions
-from tvm_qnn.nn.qmann_config import SIGN_TERMS, QmannConfig, QmannRecipe
+from tvm_qnn.nn.qmann.babi import Questions
+from tvm_qnn.nn.qmann.config import MATRICES, SIGN_TERMS, QmannConfig, QmannRecipe, Weights
 
 MAX_HOPS = 8
 LANES = 16
@@ -34,9 +34,6 @@ FLAGS = (
     "-fassociative-math",
 )
 SIMILARITIES = ("dot", "hamming", "hamming-code")
-NAMES = ("wa", "wr", "wq", "wk", "wo")
-
-Weights = dict[str, np.ndarray]
 
 
 class Network(ctypes.Structure):
@@ -56,18 +53,18 @@ class Network(ctypes.Structure):
 
 
 class _Rows(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_void_p) for name in NAMES)
+    _fields_ = tuple((name, ctypes.c_void_p) for name in MATRICES)
 
 
 @functools.cache
 def kernel(width: int) -> ctypes.CDLL | None:
     """The kernel for vectors padded to ``width`` floats, or None without a working compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    source = Path(__file__).with_name("qmann_kernel.c")
+    source = Path(__file__).with_name("kernel.c")
     if compiler is None or not source.exists():
         return None
     with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder) / "qmann_kernel.so"
+        library = Path(folder) / "kernel.so"
         for machine in (["-march=native"], []):
             command = [compiler, *FLAGS, *machine, f"-DWIDTH={width}", str(source)]
             done = subprocess.run(
@@ -201,7 +198,7 @@ def _network(config: QmannConfig, weights: Weights, data: Questions) -> Network:
 
 def _pad(weights: Weights, width: int) -> Weights:
     padded = {}
-    for name in NAMES:
+    for name in MATRICES:
         # The kernel reads W_k as [in][out] to run along the outputs.
         matrix = weights[name].T if name == "wk" else weights[name]
         rows = width if name == "wk" else len(matrix)
@@ -211,13 +208,13 @@ def _pad(weights: Weights, width: int) -> Weights:
 
 
 def _unpad(rows: Weights, embedding: int) -> Weights:
-    weights = {name: rows[name][:, :embedding].copy() for name in NAMES}
+    weights = {name: rows[name][:, :embedding].copy() for name in MATRICES}
     weights["wk"] = rows["wk"][:embedding, :embedding].T.copy()
     return weights
 
 
 def _pointers(rows: Weights) -> _Rows:
-    return _Rows(*(rows[name].ctypes.data for name in NAMES))
+    return _Rows(*(rows[name].ctypes.data for name in MATRICES))
 
 
 def _arrays(data: Questions) -> list[ctypes.c_void_p]:

@@ -21,7 +21,7 @@ from typing import ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from tvm_qnn.nn.maqd import (
+from tvm_qnn.nn.maqd.layers import (
     FixedQuantizer,
     LayerBatchNorm,
     MaqdConv2d,
@@ -31,7 +31,7 @@ from tvm_qnn.nn.maqd import (
     Surrogate,
     round_clip_codes,
 )
-from tvm_qnn.nn.maqd_norm import Normalization, normalization
+from tvm_qnn.nn.maqd.norm import Normalization, normalization
 
 Precision = Literal["maqd", "float"]
 

@@ -18,10 +18,10 @@ from onnx import TensorProto, helper
 
 from tvm_qnn._version import __version__
 from tvm_qnn.errors import ModelError
+from tvm_qnn.frontend.fixed_functions import DOMAIN, VERSION, functions
 from tvm_qnn.nn.export import IR_VERSION, OPSET, Graph
-from tvm_qnn.nn.fixed_functions import DOMAIN, VERSION, functions
-from tvm_qnn.nn.memory_network import MemoryNetwork, float_network
-from tvm_qnn.nn.qmann_state import Trained
+from tvm_qnn.nn.qmann.memory_network import MemoryNetwork, float_network
+from tvm_qnn.nn.qmann.state import Trained
 from tvm_qnn.nn.vocabulary import METADATA
 from tvm_qnn.spec import FixedPoint, fixed_quantize
 
@@ -30,7 +30,7 @@ def from_trained(trained: Trained, name: str = "") -> MemoryNetwork:
     """Return a trained network as arrays.
 
     Args:
-        trained: what :func:`tvm_qnn.nn.qmann_state.load_trained` reads.
+        trained: what :func:`tvm_qnn.nn.qmann.state.load_trained` reads.
         name: of the graph; that of the task if empty.
 
     Raises:

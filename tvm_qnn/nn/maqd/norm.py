@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from tvm_qnn.nn.maqd import EPSILON, LayerBatchNorm2d
+from tvm_qnn.nn.maqd.layers import EPSILON, LayerBatchNorm2d
 
 Normalization = Literal["layer-batch", "batch", "layer"]
 """Which values share a mean and a variance: all, those of a channel, or those of an image."""

@@ -5,7 +5,7 @@
  * values, code / 2**fraction, so a product of a value and a code is a code before truncation;
  * float32 holds every product and sum exactly up to 13 bits.
  */
-#include "qmann_kernel.h"
+#include "kernel.h"
 
 static inline float fix_code(float x, float limit) {
   float t = truncf(x);

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tvm_qnn.nn.cli_run import (
+from tvm_qnn.nn.cli.run import (
     Batch,
     Data,
     Epochs,
@@ -43,7 +43,7 @@ def maqd_vgg(
 ) -> None:
     """Train a MaQD network in VGG style: convolutions, pools, layer-batch normalization."""
     require("torch", "torch")
-    from tvm_qnn.nn.maqd_models import VggConfig
+    from tvm_qnn.nn.maqd.networks import VggConfig
 
     shape = (weight_states, activation_states, first_states, last_states)
     _train(VggConfig, shape, data, out, epochs, seed, bfloat16, resume, threads, export, batch)
@@ -66,7 +66,7 @@ def maqd_resnet(
 ) -> None:
     """Train a pre-activation residual MaQD network: the stream carries integer sums."""
     require("torch", "torch")
-    from tvm_qnn.nn.maqd_models import ResNetConfig
+    from tvm_qnn.nn.maqd.networks import ResNetConfig
 
     shape = (weight_states, activation_states, first_states, last_states)
     _train(ResNetConfig, shape, data, out, epochs, seed, bfloat16, resume, threads, export, batch)

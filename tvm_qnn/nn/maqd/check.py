@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tvm_qnn.nn.maqd import LayerBatchNorm, MaqdConv2d, MaqdWeight, RoundClip
-from tvm_qnn.nn.maqd_models import ImageCodes, MaqdResNet, MaqdVgg, NormActivation
-from tvm_qnn.nn.models import MaqdNet
+from tvm_qnn.nn.maqd.layers import LayerBatchNorm, MaqdConv2d, MaqdWeight, RoundClip
+from tvm_qnn.nn.maqd.networks import ImageCodes, MaqdResNet, MaqdVgg, NormActivation
+from tvm_qnn.nn.maqd.small import MaqdNet
 
 Ends = tuple[NDArray[np.float64], NDArray[np.float64]]
 

@@ -15,10 +15,17 @@ from torch import nn
 
 from tvm_qnn.errors import ModelError
 from tvm_qnn.nn.export import Description
-from tvm_qnn.nn.maqd import LayerBatchNorm, MaqdConv2d, MaqdWeight
-from tvm_qnn.nn.maqd_check import accumulators, rounding_margin
-from tvm_qnn.nn.maqd_export import SOURCE, MaqdGraph
-from tvm_qnn.nn.maqd_models import Head, ImageCodes, MaqdResNet, MaqdVgg, NormActivation, VggConfig
+from tvm_qnn.nn.maqd.check import accumulators, rounding_margin
+from tvm_qnn.nn.maqd.export import SOURCE, MaqdGraph
+from tvm_qnn.nn.maqd.layers import LayerBatchNorm, MaqdConv2d, MaqdWeight
+from tvm_qnn.nn.maqd.networks import (
+    Head,
+    ImageCodes,
+    MaqdResNet,
+    MaqdVgg,
+    NormActivation,
+    VggConfig,
+)
 
 INT16 = (-(1 << 15), (1 << 15) - 1)
 

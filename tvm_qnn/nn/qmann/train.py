@@ -19,14 +19,13 @@ from typing import Literal
 import numpy as np
 import torch
 
-from tvm_qnn.nn import qmann_native as native
-from tvm_qnn.nn import qmann_state
-from tvm_qnn.nn.babi import Questions, Task
-from tvm_qnn.nn.qmann import NAMES, QmannNet, initial
-from tvm_qnn.nn.qmann_config import QmannConfig, QmannRecipe
+from tvm_qnn.nn.qmann import native
+from tvm_qnn.nn.qmann import state as storage
+from tvm_qnn.nn.qmann.babi import Questions, Task
+from tvm_qnn.nn.qmann.config import MATRICES, QmannConfig, QmannRecipe, Weights
+from tvm_qnn.nn.qmann.network import QmannNet, initial
 
 Engine = Literal["native", "torch"]
-Weights = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -131,11 +130,11 @@ def train(
         ModelError: ``state`` exists and ``resume`` is off, or it is damaged or of another run.
     """
     engine = engine or ("native" if native.supported(cfg) else "torch")
-    about = qmann_state.describe(cfg, recipe, task, seeds)
-    runs = qmann_state.restore(state, about, resume) if state else None
+    about = storage.describe(cfg, recipe, task, seeds)
+    runs = storage.restore(state, about, resume) if state else None
     if runs is None:
         start = initial(cfg, task.vocabulary, seeds, recipe.deviation)
-        networks = [{name: start[name][i] for name in NAMES} for i in range(len(seeds))]
+        networks = [{name: start[name][i] for name in MATRICES} for i in range(len(seeds))]
         runs = [QmannRun(seed, w, w) for seed, w in zip(seeds, networks, strict=True)]
     done = max((len(run.epochs) for run in runs), default=0)
     for epoch in range(done + 1, recipe.epochs + 1):
@@ -144,14 +143,14 @@ def train(
             break
         _epoch(cfg, recipe, task, active, epoch, engine)
         if state and (epoch % every == 0 or epoch == recipe.epochs):
-            qmann_state.save(state, about, runs)
+            storage.save(state, about, runs)
         report(epoch, runs)
     return runs
 
 
 def trained(
     cfg: QmannConfig, recipe: QmannRecipe, task: Task, run: QmannRun, best: bool
-) -> qmann_state.Trained:
+) -> storage.Trained:
     """What a run leaves, with its error on the test questions.
 
     Args:
@@ -165,14 +164,14 @@ def trained(
     weights = run.best if best else run.weights
     _, error = score(logits(cfg, [weights], task.test)[0], task.test.answer)
     record = {
-        **qmann_state.task_record(task),
+        **storage.task_record(task),
         "recipe": asdict(recipe),
         "seed": run.seed,
         "epoch": epoch,
         "validation_error": run.epochs[epoch - 1].validation_error,
         "test_error": error,
     }
-    return qmann_state.Trained(cfg, weights, record)
+    return storage.Trained(cfg, weights, record)
 
 
 def logits(
@@ -223,7 +222,7 @@ def _epoch(
 def torch_epoch(
     cfg: QmannConfig, recipe: QmannRecipe, weights: list[Weights], data: Questions, epoch: int
 ) -> list[tuple[Weights, float, float]]:
-    """What :func:`tvm_qnn.nn.qmann_native.train_epoch` does, for several networks in PyTorch."""
+    """What :func:`tvm_qnn.nn.qmann.native.train_epoch` does, for several networks in PyTorch."""
     net = QmannNet(cfg, _stacked(weights)).train()
     step = recipe.step(epoch)
     loss, wrong = np.zeros(len(weights)), np.zeros(len(weights))
@@ -245,10 +244,10 @@ def torch_epoch(
             parameter.data -= rate * clip.clamp(max=1.0) * gradient
         loss += losses.detach().sum(1).double().numpy()
         wrong += (logit.argmax(2) != answer).sum(1).numpy()
-    new = {name: getattr(net, name).detach().numpy() for name in NAMES}
+    new = {name: getattr(net, name).detach().numpy() for name in MATRICES}
     means = [(float(x / len(data)), float(y / len(data))) for x, y in zip(loss, wrong, strict=True)]
-    return [({name: new[name][i] for name in NAMES}, *mean) for i, mean in enumerate(means)]
+    return [({name: new[name][i] for name in MATRICES}, *mean) for i, mean in enumerate(means)]
 
 
 def _stacked(weights: list[Weights]) -> Weights:
-    return {name: np.stack([one[name] for one in weights]) for name in NAMES}
+    return {name: np.stack([one[name] for one in weights]) for name in MATRICES}

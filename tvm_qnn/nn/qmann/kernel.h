@@ -1,4 +1,4 @@
-/* Types and memory of qmann_kernel.c. */
+/* Types and memory of kernel.c. */
 #ifndef QMANN_KERNEL_H
 #define QMANN_KERNEL_H
 
