@@ -23,26 +23,16 @@ from tvm_qnn.nn.checkpoint import Epoch, Recipe
 from tvm_qnn.nn.data import Images
 from tvm_qnn.nn.maqd.layers import MaqdWeight
 from tvm_qnn.nn.maqd.networks import VggConfig, fuse_training
-from tvm_qnn.nn.maqd.start import start_from
+from tvm_qnn.nn.maqd.train import FULL, QUANTIZED, network
 from tvm_qnn.nn.networks import build
-from tvm_qnn.nn.train import as_input, train
+from tvm_qnn.nn.train import train
 
 RESULTS = Path(__file__).resolve().parent / "results"
-CALIBRATION_IMAGES = 500
 PARTS = ("headline", "zoo", "surrogate", "grid", "norm")
 
-LARGE = VggConfig(channels=(48, 128, 256, 256, 256), pools=(0, 1, 3))
+LARGE = VggConfig()
 MEDIUM = VggConfig(channels=(32, 64, 128, 128), pools=(0, 1, 3))
 SMALL = VggConfig(channels=(16, 32, 64, 64), pools=(0, 1, 3))
-
-FLOAT = Recipe(
-    epochs=24, batch=256, optimizer="muon", rate=0.1, norm_rate=0.02,
-    schedule="linear", warmup=0.05, smoothing=0.1, shift=2, bfloat16=True,
-)  # fmt: skip
-QUANTIZED = Recipe(
-    epochs=30, batch=256, optimizer="muon", rate=0.03, norm_rate=0.05,
-    schedule="linear", warmup=0.05, smoothing=0.1, shift=2, bfloat16=True,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,7 +57,7 @@ class Cell:
 def headline(part: str, cfg: VggConfig, full_epochs: int, epochs: int) -> list[Cell]:
     """A network in full precision, and with (M_w, M_a) = (3, 8), which starts from the former."""
     name = f"{part}-float-{full_epochs}"
-    twin = Cell(name, replace(cfg, precision="float"), replace(FLOAT, epochs=full_epochs))
+    twin = Cell(name, replace(cfg, precision="float"), replace(FULL, epochs=full_epochs))
     recipe = replace(QUANTIZED, epochs=epochs)
     return [twin, Cell(f"{part}-3-8-{epochs}-after-{full_epochs}", cfg, recipe, start=name)]
 
@@ -93,7 +83,7 @@ def grid(images: int, epochs: int) -> list[Cell]:
     recipe = replace(QUANTIZED, epochs=epochs, batch=128)
     twin = Cell(
         "grid-float", replace(SMALL, precision="float"),
-        replace(FLOAT, epochs=epochs, batch=128), images,
+        replace(FULL, epochs=epochs, batch=128), images,
     )  # fmt: skip
     return [twin] + [
         Cell(
@@ -129,10 +119,11 @@ def run(cell: Cell, data: Images, out: Path, fuse: bool) -> None:
     rows = trained(cell, out)[1]
     if len(rows) == cell.recipe.epochs:
         return
-    net = build(cell.cfg, cell.recipe.seed)
     if cell.start and not rows:
-        twin, _, _ = checkpoint.load_trained(out / cell.start / checkpoint.NAME)
-        start_from(net, twin, as_input(torch.from_numpy(data.train_images[:CALIBRATION_IMAGES])))
+        twin = out / cell.start / checkpoint.NAME
+        net: nn.Module = network(cell.cfg, cell.recipe.seed, data, twin)
+    else:
+        net = build(cell.cfg, cell.recipe.seed)
     if fuse:
         fuse_training(net)
     chosen = slice(0, cell.images or None)
@@ -218,8 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the tables")
     parser.add_argument("--images", type=int, default=10_000, help="training images of the tables")
     parser.add_argument("--epochs", type=int, default=10, help="epochs of the tables")
-    parser.add_argument("--full-epochs", type=int, default=24, help="epochs of headline's twin")
-    parser.add_argument("--headline-epochs", type=int, default=30, help="epochs of (3, 8) after it")
+    parser.add_argument("--full-epochs", type=int, default=20, help="epochs of headline's twin")
+    parser.add_argument("--headline-epochs", type=int, default=20, help="epochs of (3, 8) after it")
     parser.add_argument("--norm-epochs", type=int, default=2, help="epochs of part norm")
     parser.add_argument("--seeds", type=int, default=2, help="seeds of part surrogate")
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tvm_qnn._tvm import relax
 from tvm_qnn.ops import attrs_of, build, codes_of, is_op, shape_of
 from tvm_qnn.ops.workload import CodebookWork, ConvWork, Epilogue
+from tvm_qnn.passes.epilogues import EPILOGUES, taken_epilogues
 from tvm_qnn.passes.lower_fixed import LowerFixed, is_fixed
 from tvm_qnn.passes.lower_pointwise import lower_pointwise
 from tvm_qnn.passes.rewrite import Rewriter, add_function, constant, rewrite
@@ -27,12 +28,6 @@ from tvm_qnn.schedules.epilogue import output_type
 from tvm_qnn.schedules.family import Kernel
 from tvm_qnn.spec import Codes, pack_stream
 from tvm_qnn.targets.record import Target
-
-EPILOGUES = {
-    "qnn.requantize": "requantize",
-    "qnn.threshold": "threshold",
-    "qnn.affine": "affine",
-}
 
 
 @dataclass(frozen=True)
@@ -95,10 +90,11 @@ def lower(mod: Any, target: Target) -> Lowered:
     """Return the module without any ``qnn.*`` operator."""
     prepared = Prepared()
     fixed = LowerFixed(target, prepared)
+    taken = taken_epilogues(mod)
 
     def visit(rewriter: Rewriter, call: Any, name: str) -> Any:
         if is_op(call, *KERNELS):
-            if _taken_later(rewriter):
+            if name in taken:
                 return None
             make = codebook if is_op(call, CODEBOOK) else convolution
             return make(rewriter, call, [], name)
@@ -163,11 +159,6 @@ def lower(mod: Any, target: Target) -> Lowered:
     module = rewrite(mod, visit, prepared.variables)
     kernels = {w.operator: (w.kernel.name, w.work, w.stream.nbytes) for w in prepared.weights}
     return Lowered(_with_prepare(module, prepared), kernels, len(prepared.variables))
-
-
-def _taken_later(rewriter: Rewriter) -> bool:
-    """Tell whether the only reader of a convolution is an epilogue that its kernel can take."""
-    return rewriter.user_count() == 1 and rewriter.used_only_by(*EPILOGUES)
 
 
 def _epilogue(after: list[Any]) -> Epilogue:

@@ -24,15 +24,11 @@ class Rewriter:
         self.new: dict[Any, Any] = {}
         self.current: Any = None
         self._taken: set[str] = set()
-        self._users = _users(main)
+        self._users = users_of(main)
 
     def used_only_by(self, *ops: str) -> bool:
         """Tell whether calls of ``ops`` alone read the binding that is being rebuilt."""
         return all(is_op(user, *ops) for user in self._users.get(self.current, []))
-
-    def user_count(self) -> int:
-        """Return how often the binding that is being rebuilt is read."""
-        return len(self._users.get(self.current, []))
 
     def rebuilt(self, expr: Any) -> Any:
         """Return the counterpart of an expression of the old function."""
@@ -78,7 +74,7 @@ class Rewriter:
         return call if is_op(call, *ops) else None
 
 
-def _users(main: Any) -> dict[Any, list[Any]]:
+def users_of(main: Any) -> dict[Any, list[Any]]:
     """Map each variable to what reads it: calls, or the function's result."""
     users: dict[Any, list[Any]] = {}
 

@@ -9,17 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from tvm_qnn._tvm import relax
 from tvm_qnn.frontend import Imported
 from tvm_qnn.ops import attrs_of, codes_of, is_op, shape_of
 from tvm_qnn.ops.fixed import FIXED_OPERATORS
 from tvm_qnn.ops.fixed_work import fixed_work
-from tvm_qnn.passes.lower import EPILOGUES
-from tvm_qnn.passes.rewrite import calls, name_of
+from tvm_qnn.passes.epilogues import taken_epilogues
+from tvm_qnn.passes.rewrite import calls
 from tvm_qnn.passes.workloads import (
     CODEBOOK,
     CONVOLUTIONS,
-    KERNELS,
     codebook_work_of,
     work_of,
 )
@@ -101,7 +99,7 @@ def inspect_module(
     rows: list[Row] = []
     weights = 0
     seen: set[bytes] = set()
-    epilogues = _epilogues(mod)
+    epilogues = taken_epilogues(mod)
     taken = {name for name, _ in epilogues.values()}
     for name, call in calls(mod):
         row, count = _row(source_name(name, imported), call, seen)
@@ -124,22 +122,6 @@ def source_name(name: str, imported: Imported) -> str:
     while tried and tried not in imported.names:
         tried = tried.rpartition("_")[0]
     return imported.names.get(tried, name)
-
-
-def _epilogues(mod: Any) -> dict[str, tuple[str, Any]]:
-    """Map each convolution to the epilogue that its kernel takes, as ``lower`` does."""
-    readers: dict[str, list[tuple[str, Any]]] = {}
-    for name, call in calls(mod):
-        for arg in call.args:
-            if isinstance(arg, relax.Var):
-                readers.setdefault(name_of(arg), []).append((name, call))
-    return {
-        name: read_by[0]
-        for name, call in calls(mod)
-        if is_op(call, *KERNELS)
-        and len(read_by := readers.get(name, [])) == 1
-        and is_op(read_by[0][1], *EPILOGUES)
-    }
 
 
 def _describe(epilogue: Any) -> str:

@@ -26,11 +26,39 @@ VGG = VggConfig(image_size=12, channels=(8, 9, 33), pools=(0, 2), classes=5)
 RESNET = ResNetConfig(image_size=9, stem=5, stages=(8, 12), blocks=2, classes=4)
 NETWORKS = {
     "vgg": VGG,
-    "vgg-few-states": VggConfig(10, 3, (8, 16), (1,), 4, activation_states=2),
-    "vgg-many-states": VggConfig(8, 3, (8, 8), (), 4, 15, 16, first_states=31, last_states=7),
-    "vgg-batch": VggConfig(10, 3, (8, 16), (1,), 4, norm="batch"),
+    "vgg-few-states": VggConfig(
+        image_size=10,
+        image_channels=3,
+        channels=(8, 16),
+        pools=(1,),
+        classes=4,
+        activation_states=2,
+    ),
+    "vgg-many-states": VggConfig(
+        image_size=8,
+        image_channels=3,
+        channels=(8, 8),
+        pools=(),
+        classes=4,
+        weight_states=15,
+        activation_states=16,
+        first_states=31,
+        last_states=7,
+    ),
+    "vgg-batch": VggConfig(
+        image_size=10, image_channels=3, channels=(8, 16), pools=(1,), classes=4, norm="batch"
+    ),
     "resnet": RESNET,
-    "resnet-few-states": ResNetConfig(8, 3, 8, (8,), 3, 4, weight_states=2, activation_states=2),
+    "resnet-few-states": ResNetConfig(
+        image_size=8,
+        image_channels=3,
+        stem=8,
+        stages=(8,),
+        blocks=3,
+        classes=4,
+        weight_states=2,
+        activation_states=2,
+    ),
 }
 
 
@@ -172,7 +200,14 @@ def test_two_states_leave_no_multiplication(tmp_path, target):
     The image is divided by its scale when it is quantized, and the logits, which are float, pass
     through the last normalization. In between, bits are counted, shifted, added and compared.
     """
-    cfg = VggConfig(16, 3, (32, 64, 40), (0, 2), 4, activation_states=2)
+    cfg = VggConfig(
+        image_size=16,
+        image_channels=3,
+        channels=(32, 64, 40),
+        pools=(0, 2),
+        classes=4,
+        activation_states=2,
+    )
     device = targets.get(target)
     program = integer_program(lively(cfg), tmp_path / "net.onnx")
     lowered = to_kernels(choose_kernels(program, device, "bitserial"), device)
@@ -201,7 +236,14 @@ def test_two_states_leave_no_multiplication(tmp_path, target):
 
 
 def test_more_states_multiply_where_two_do_not(tmp_path):
-    cfg = VggConfig(16, 3, (32, 64, 40), (0, 2), 4, activation_states=8)
+    cfg = VggConfig(
+        image_size=16,
+        image_channels=3,
+        channels=(32, 64, 40),
+        pools=(0, 2),
+        classes=4,
+        activation_states=8,
+    )
     device = targets.get("rpi4")
     program = integer_program(lively(cfg), tmp_path / "net.onnx")
     lowered = to_kernels(choose_kernels(program, device, "bitserial"), device)

@@ -1,6 +1,7 @@
 """Full-precision twins, starting from them, normalizations, and training what is compiled."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,14 +18,13 @@ from tvm_qnn.nn.networks import build  # noqa: E402
 from tvm_qnn.nn.train import labels, train  # noqa: E402
 
 SHAPES = {
-    "vgg": VggConfig(8, 1, (8, 16), (0,), 3),
-    "resnet": ResNetConfig(8, 1, 8, (8, 12), 1, 3),
+    "vgg": VggConfig(image_size=8, image_channels=1, channels=(8, 16), pools=(0,), classes=3),
+    "resnet": ResNetConfig(
+        image_size=8, image_channels=1, stem=8, stages=(8, 12), blocks=1, classes=3
+    ),
 }
+TINY = VggConfig(image_size=8, image_channels=1, channels=(4,), pools=(), classes=3)
 QUICK = Recipe(epochs=8, batch=32, optimizer="muon", shift=0, flip=False)
-
-
-def with_fields(cfg, **fields):
-    return type(cfg)(**{**cfg.__dict__, **fields})
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -63,12 +63,12 @@ def test_resume_equals_uninterrupted_run(tiny, tmp_path, bfloat16):
 
 
 def test_quantized_network_starts_where_its_twin_is(tiny, tmp_path):
-    twin = build(with_fields(SHAPES["vgg"], precision="float"), 0)
+    twin = build(replace(SHAPES["vgg"], precision="float"), 0)
     train(twin, tiny, Recipe(epochs=4, batch=32, rate=0.01, shift=0, flip=False), tmp_path)
     known = labels(twin, tiny.test_images)
     assert np.mean(known == tiny.test_labels) > 0.9
     # With many states the start is close to the twin, but for the head, which is left to training.
-    net = build(with_fields(SHAPES["vgg"], weight_states=63, activation_states=64), 1)
+    net = build(replace(SHAPES["vgg"], weight_states=63, activation_states=64), 1)
     images = torch.from_numpy(tiny.train_images[:200]).float() / 255
     start_from(net, twin, images)
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_quantized_network_starts_where_its_twin_is(tiny, tmp_path):
 
 
 def test_residual_network_starts_with_the_weights_of_its_twin(tiny):
-    twin = build(with_fields(SHAPES["resnet"], precision="float"), 0)
+    twin = build(replace(SHAPES["resnet"], precision="float"), 0)
     net = build(SHAPES["resnet"], 1)
     start_from(net, twin, torch.from_numpy(tiny.train_images[:50]).float() / 255)
     for ours, theirs in ((net.stem, twin.stem), (net.blocks[1].shortcut, twin.blocks[1].shortcut)):
@@ -102,16 +102,25 @@ def features(net, images):
 
 def test_twin_is_not_exported():
     with pytest.raises(ModelError, match="full-precision"):
-        export.to_onnx(build(VggConfig(8, 1, (4,), (), 3, precision="float"), 0))
+        export.to_onnx(build(replace(TINY, precision="float"), 0))
 
 
 def test_layer_normalization_is_not_exported():
     with pytest.raises(ModelError, match="activation1: layer normalization"):
-        export.to_onnx(build(VggConfig(8, 1, (4,), (), 3, norm="layer"), 0))
+        export.to_onnx(build(replace(TINY, norm="layer"), 0))
 
 
 def test_residual_stream_beyond_int16_is_not_exported():
-    cfg = ResNetConfig(8, 1, 4, (128,), 1, 3, weight_states=127, activation_states=16)
+    cfg = ResNetConfig(
+        image_size=8,
+        image_channels=1,
+        stem=4,
+        stages=(128,),
+        blocks=1,
+        classes=3,
+        weight_states=127,
+        activation_states=16,
+    )
     with pytest.raises(ModelError, match="block1: its residual sums may reach"):
         export.to_onnx(build(cfg, 0))
 
@@ -167,7 +176,7 @@ def test_fused_training_computes_the_same():
     images = torch.rand(8, 1, 8, 8)
     outcomes = []
     for fuse in (False, True):
-        net = build(VggConfig(8, 1, (4,), (), 3), 0).train()
+        net = build(TINY, 0).train()
         if fuse:
             fuse_training(net)
         net(images).square().sum().backward()

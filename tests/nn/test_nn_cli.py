@@ -22,20 +22,53 @@ def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-@pytest.mark.parametrize("kind", ["maqd-vgg", "maqd-resnet"])
-def test_networks_for_colour_images_train_and_export(few_images, tmp_path, kind):
+@pytest.mark.parametrize("network", ["vgg", "resnet"])
+def test_networks_for_colour_images_train_and_export(few_images, tmp_path, network):
     file = tmp_path / "net.onnx"
     done = run(
-        kind, "--data", "x", "--out", tmp_path / "run", "--epochs", 1, "--weight-states", 5,
-        "--first-states", 15, "--no-bfloat16", "--export", file,
+        "maqd", "--network", network, "--data", "x", "--out", tmp_path / "run", "--epochs", 1,
+        "--weight-states", 5, "--first-states", 15, "--export", file,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     arrays = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(file).graph.initializer}
-    first = "conv1" if kind == "maqd-vgg" else "stem"
+    first = "conv1" if network == "vgg" else "stem"
     assert arrays[f"{first}_weight_codes"].max() > 2
     assert arrays["linear_weight_codes"].max() <= 2
     record = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert record["recipe"]["optimizer"] == "muon"
+
+
+def test_few_states_start_from_full_precision(few_images, tmp_path):
+    shape = ("maqd", "--network", "vgg", "--channels", "8,8", "--data", "x", "--epochs", 1)
+    full, out = tmp_path / "full", tmp_path / "run"
+    first = run(*shape, "--weight-states", 0, "--out", full)
+    assert first.exit_code == 0, first.output
+    done = run(*shape, "--out", out, "--pretrained", full)
+    assert done.exit_code == 0, done.output
+    record = json.loads((out / "metrics.json").read_text())["network"]
+    assert (record["precision"], record["channels"]) == ("maqd", [8, 8])
+    other = run(*shape[:4], "8,9", *shape[5:], "--out", tmp_path / "x", "--pretrained", full)
+    assert isinstance(other.exception, QnnError)
+    assert "not the full-precision twin" in str(other.exception)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--weight-states", 1), "0 stands for float"),
+        (("--weight-states", 0), "no full-precision twin"),
+        (("--last-states", 7), "one number of states"),
+        (("--channels", "8,8"), "for --network vgg"),
+        (("--network", "vgg", "--channels", "8,x"), "32,64,128,128"),
+        (("--network", "vgg", "--weight-states", 0, "--pretrained", "x"), "leave --weight-states"),
+        (("--network", "vgg", "--pretrained", "nowhere"), "no checkpoint there"),
+    ],
+)
+def test_options_that_do_not_go_together(few_images, tmp_path, options, text):
+    result = run("maqd", "--data", "x", "--out", tmp_path / "run", *options)
+    assert isinstance(result.exception, QnnError)
+    assert text in str(result.exception)
+    assert not (tmp_path / "run").exists()
 
 
 def test_train_resume_export_publish(few_images, tmp_path):

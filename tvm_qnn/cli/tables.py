@@ -154,7 +154,8 @@ def print_zoo(as_json: bool = False) -> None:
         ("accuracy", "right"),
         ("bytes", "right"),
     ):
-        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        fixed = heading == "model"
+        table.add_column(heading, justify=justify, overflow="fold", no_wrap=fixed)  # type: ignore[arg-type]
     for entry in zoo.entries():
         table.add_row(
             f"zoo:{entry.name}",

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from torch import nn
+from torch import Tensor, nn
 
 from tvm_qnn._version import __version__
 from tvm_qnn.errors import ModelError
@@ -37,7 +37,8 @@ class Description:
         activations: Description of the activations.
         text: One line about the model.
         source: The method, and what is known and assumed about it.
-        options: Options of ``tvm-qnn train KIND`` that make this network.
+        command: The command of ``tvm-qnn train`` that makes this network.
+        options: Its options.
         checks: Measured facts about the network, by name.
         tolerance: Part of the images whose label may depend on the order of float sums; 0 where
             all sums are integers.
@@ -47,6 +48,7 @@ class Description:
     activations: str
     text: str
     source: str
+    command: str
     options: str
     checks: dict[str, float] = field(default_factory=dict)
     tolerance: float = 0.0
@@ -78,6 +80,44 @@ class Graph:
         zero = self.constant(f"{name}_zero_point", np.dtype(dtype).type(0))
         codes = self.node("QuantizeLinear", f"{name}_quantize", [x, step, zero])
         return self.node("DequantizeLinear", f"{name}_dequantize", [codes, step, zero])
+
+    def convolution(self, name: str, x: str, weight: str, layer: Any) -> str:
+        """Conv of a square kernel, with the stride and the padding of a layer."""
+        return self.node(
+            "Conv",
+            name,
+            [x, weight],
+            kernel_shape=list(layer.weight.shape[2:]),
+            pads=[layer.padding] * 4,
+            strides=[layer.stride] * 2,
+        )
+
+    def batch_norm(
+        self, name: str, x: str, gain: Tensor, layer: Any, epsilon: float, output: str = ""
+    ) -> str:
+        """BatchNormalization; one mean and variance of a whole layer serves all channels."""
+        parts = {
+            "gain": gain,
+            "bias": layer.bias,
+            "mean": layer.running_mean.expand(gain.shape),
+            "variance": layer.running_var.expand(gain.shape),
+        }
+        names = [
+            self.constant(f"{name}_{key}", value.detach().numpy()) for key, value in parts.items()
+        ]
+        return self.node("BatchNormalization", name, [x, *names], output, epsilon=epsilon)
+
+    def clip(self, name: str, x: str, high: float) -> str:
+        """Clip to 0 .. ``high``."""
+        bounds = [
+            self.constant(f"{name}_{end}", np.float32(value))
+            for end, value in (("low", 0), ("high", high))
+        ]
+        return self.node("Clip", f"{name}_clip", [x, *bounds])
+
+    def pooled(self, x: str) -> str:
+        """Mean over height and width: ``[N, C]``."""
+        return self.node("Flatten", "flatten", [self.node("GlobalAveragePool", "pool", [x])])
 
     def model(self, name: str, image: Sequence[int], logits: Sequence[int]) -> onnx.ModelProto:
         """Return the checked model with the input ``image`` and the output ``logits``, float32.

@@ -18,7 +18,6 @@ from tvm_qnn.errors import ModelError
 from tvm_qnn.nn import checkpoint, export
 from tvm_qnn.nn.check import Agreement, compare
 from tvm_qnn.nn.data import Images
-from tvm_qnn.nn.networks import config
 from tvm_qnn.nn.notices import NOTICES
 
 SAMPLES = 256
@@ -64,7 +63,6 @@ def publish(
     )
     _, channels, height, width = data.test_images.shape
     shape = f"{height}x{width}" + ("x3" if channels == 3 else "")
-    kind = config(net).kind
     record = {
         "name": name,
         "file": file.name,
@@ -78,7 +76,7 @@ def publish(
         **identity(file),
         "source": said.source,
         "recipe": (
-            f"tvm-qnn train {kind} --data DIR --out DIR --epochs {recipe.epochs} "
+            f"tvm-qnn train {said.command} --data DIR --out DIR --epochs {recipe.epochs} "
             f"--seed {recipe.seed} {said.options}"
         ),
         "protocol": (

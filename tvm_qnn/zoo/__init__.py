@@ -7,6 +7,7 @@ the trained checkpoint and a measurement over the whole test set.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -62,8 +63,12 @@ class ZooEntry:
 
 
 def entries() -> list[ZooEntry]:
-    """All models of the zoo, by name."""
-    return [_entry(name) for name in sorted(_records())]
+    """All models of the zoo, by name; numbers in names by size."""
+
+    def parts(name: str) -> list[tuple[int, str]]:
+        return [(int(p), "") if p.isdigit() else (-1, p) for p in re.split(r"(\d+)", name)]
+
+    return [_entry(name) for name in sorted(_records(), key=parts)]
 
 
 def entry(name: str) -> ZooEntry:

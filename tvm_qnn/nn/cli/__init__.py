@@ -7,21 +7,10 @@ from typing import Annotated
 
 import typer
 
-from tvm_qnn.nn.cli.maqd import maqd_resnet, maqd_vgg
+from tvm_qnn.nn.cli.maqd import maqd
 from tvm_qnn.nn.cli.mqnn import mqnn
 from tvm_qnn.nn.cli.qmann import TRAINED, qmann
-from tvm_qnn.nn.cli.run import (
-    Batch,
-    Data,
-    Epochs,
-    Export,
-    Out,
-    Resume,
-    Seed,
-    Threads,
-    require,
-    run,
-)
+from tvm_qnn.nn.cli.run import require
 
 app = typer.Typer(help="Train a low-bit network and export it to ONNX.", no_args_is_help=True)
 
@@ -31,43 +20,7 @@ def _group() -> None:
     """Train a low-bit network and export it to ONNX."""
 
 
-@app.command()
-def maqd(
-    data: Data,
-    out: Out,
-    epochs: Epochs = 30,
-    seed: Seed = 0,
-    weight_states: Annotated[int, typer.Option(min=2, max=128, help="States of a weight.")] = 3,
-    activation_states: Annotated[
-        int, typer.Option(min=2, max=256, help="States of an activation.")
-    ] = 4,
-    resume: Resume = False,
-    threads: Threads = 1,
-    export: Export = None,
-    batch: Batch = 1,
-) -> None:
-    """Train the MaQD network: M-state weights and activations, layer-batch normalization."""
-    require("torch", "torch")
-    from tvm_qnn.nn import datasets
-    from tvm_qnn.nn.checkpoint import Recipe
-    from tvm_qnn.nn.maqd.small import MaqdConfig
-    from tvm_qnn.nn.networks import build
-
-    images = datasets.load(data)
-    # A mirrored digit is another sign; mirrored clothes are still clothes.
-    recipe = Recipe(epochs=epochs, seed=seed, flip=images.name != "mnist")
-    _, channels, size, _ = images.train_images.shape
-    cfg = MaqdConfig(
-        image_size=size,
-        image_channels=channels,
-        weight_states=weight_states,
-        activation_states=activation_states,
-    )
-    run(build(cfg, seed), images, recipe, out, resume, threads, export, batch)
-
-
-app.command()(maqd_vgg)
-app.command()(maqd_resnet)
+app.command()(maqd)
 app.command()(mqnn)
 app.command()(qmann)
 

@@ -1,98 +1,112 @@
-"""``tvm-qnn train maqd-vgg`` and ``maqd-resnet``."""
+"""``tvm-qnn train maqd``: M-state weights and activations."""
 
 from __future__ import annotations
 
+from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tvm_qnn.nn.cli.run import (
-    Batch,
-    Data,
-    Epochs,
-    Export,
-    Out,
-    Resume,
-    Seed,
-    Threads,
-    require,
-    run,
-)
-
-WeightStates = Annotated[int, typer.Option(min=2, max=128, help="States of a weight.")]
-ActivationStates = Annotated[int, typer.Option(min=2, max=256, help="States of an activation.")]
-First = Annotated[int, typer.Option(help="Weight states of the first layer; 0: as all.")]
-Last = Annotated[int, typer.Option(help="Weight states of the last layer; 0: as all.")]
-Bfloat16 = Annotated[bool, typer.Option(help="Train in bfloat16 where the processor has it.")]
+from tvm_qnn.errors import QnnError
+from tvm_qnn.nn.cli.run import Batch, Data, Epochs, Export, Out, Resume, Seed, Threads, require, run
 
 
-def maqd_vgg(
+class Network(str, Enum):
+    """Which network to train."""
+
+    SMALL = "small"
+    VGG = "vgg"
+    RESNET = "resnet"
+
+
+def maqd(
     data: Data,
     out: Out,
-    epochs: Epochs = 30,
+    network: Annotated[
+        Network, typer.Option(help="small: plain; vgg: with pools; resnet: pre-activation.")
+    ] = Network.SMALL,
+    epochs: Epochs = None,
     seed: Seed = 0,
-    weight_states: WeightStates = 3,
-    activation_states: ActivationStates = 8,
-    first_states: First = 0,
-    last_states: Last = 0,
-    bfloat16: Bfloat16 = True,
+    weight_states: Annotated[
+        int, typer.Option(min=0, max=128, help="States of a weight; 0 for full precision.")
+    ] = 3,
+    activation_states: Annotated[
+        int | None,
+        typer.Option(min=2, max=256, help="States of an activation.", show_default="4 or 8"),
+    ] = None,
+    first_states: Annotated[
+        int, typer.Option(min=0, help="Weight states of the first layer; 0: as all.")
+    ] = 0,
+    last_states: Annotated[
+        int, typer.Option(min=0, help="Weight states of the last layer; 0: as all.")
+    ] = 0,
+    channels: Annotated[
+        str, typer.Option(help="Channels of vgg's convolutions, such as 32,64,128,128.")
+    ] = "",
+    pretrained: Annotated[
+        Path | None, typer.Option(help="Full-precision run to start from: folder or checkpoint.")
+    ] = None,
     resume: Resume = False,
     threads: Threads = 1,
     export: Export = None,
     batch: Batch = 1,
 ) -> None:
-    """Train a MaQD network in VGG style: convolutions, pools, layer-batch normalization."""
+    """Train a MaQD network: M-state weights and activations, layer-batch normalization.
+
+    For the best accuracy train vgg or resnet with --weight-states 0 first, and give that run to
+    --pretrained.
+    """
     require("torch", "torch")
-    from tvm_qnn.nn.maqd.networks import VggConfig
-
-    shape = (weight_states, activation_states, first_states, last_states)
-    _train(VggConfig, shape, data, out, epochs, seed, bfloat16, resume, threads, export, batch)
-
-
-def maqd_resnet(
-    data: Data,
-    out: Out,
-    epochs: Epochs = 30,
-    seed: Seed = 0,
-    weight_states: WeightStates = 3,
-    activation_states: ActivationStates = 8,
-    first_states: First = 0,
-    last_states: Last = 0,
-    bfloat16: Bfloat16 = True,
-    resume: Resume = False,
-    threads: Threads = 1,
-    export: Export = None,
-    batch: Batch = 1,
-) -> None:
-    """Train a pre-activation residual MaQD network: the stream carries integer sums."""
-    require("torch", "torch")
-    from tvm_qnn.nn.maqd.networks import ResNetConfig
-
-    shape = (weight_states, activation_states, first_states, last_states)
-    _train(ResNetConfig, shape, data, out, epochs, seed, bfloat16, resume, threads, export, batch)
-
-
-def _train(
-    config: Any, states: tuple[int, int, int, int], data: Any, out: Any, epochs: int, seed: int,
-    bfloat16: bool, resume: bool, threads: int, export: Any, batch: int,
-) -> None:  # fmt: skip
-    from tvm_qnn.nn import datasets
-    from tvm_qnn.nn.checkpoint import Recipe
+    from tvm_qnn.nn import checkpoint, datasets
+    from tvm_qnn.nn.maqd import train
     from tvm_qnn.nn.networks import build
 
+    chosen: dict[str, Any] = {
+        "weight_states": weight_states, "activation_states": activation_states,
+        "first_states": first_states, "last_states": last_states, "channels": _numbers(channels),
+    }  # fmt: skip
+    _check(network, weight_states, first_states or last_states, channels, pretrained)
     images = datasets.load(data)
-    recipe = Recipe(
-        epochs=epochs, seed=seed, optimizer="muon", norm_rate=0.05, schedule="linear",
-        warmup=0.05, smoothing=0.1, shift=2, flip=images.name != "mnist", bfloat16=bfloat16,
-    )  # fmt: skip
-    _, channels, size, _ = images.train_images.shape
-    weights, activations, first, last = states
-    cfg = config(
-        image_size=size,
-        image_channels=channels,
-        weight_states=weights,
-        activation_states=activations,
-        first_states=first,
-        last_states=last,
-    )
-    run(build(cfg, seed), images, recipe, out, resume, threads, export, batch)
+    _, planes, size, _ = images.train_images.shape
+    given = {key: value for key, value in chosen.items() if value}
+    if channels:
+        pools = train.NETWORKS["vgg"].pools
+        given["pools"] = tuple(pool for pool in pools if pool < len(given["channels"]))
+    shape = train.NETWORKS[network.value](image_size=size, image_channels=planes, **given)
+    if not weight_states:
+        shape = shape.full_precision()
+    recipe = train.recipe(network.value, images, not weight_states, epochs, seed)
+    if pretrained is None:
+        net = build(shape, seed)
+    else:
+        found = pretrained / checkpoint.NAME if pretrained.is_dir() else pretrained
+        net = train.network(shape, seed, images, found)
+    run(net, images, recipe, out, resume, threads, export, batch)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        found = tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        found = (0,)
+    if any(number < 1 for number in found):
+        raise QnnError(f"--channels {text}: give numbers of channels such as 32,64,128,128")
+    return found
+
+
+def _check(
+    network: Network, weight_states: int, ends: int, channels: str, pretrained: Path | None
+) -> None:
+    """Refuse options that do not go together."""
+    if weight_states == 1:
+        raise QnnError("--weight-states 1: weights need 2 to 128 states; 0 stands for float")
+    if network is Network.SMALL and (not weight_states or ends or pretrained):
+        raise QnnError(
+            "--network small has one number of states and no full-precision twin; use "
+            "--network vgg or resnet"
+        )
+    if channels and network is not Network.VGG:
+        raise QnnError("--channels is for --network vgg")
+    if pretrained is not None and not weight_states:
+        raise QnnError("--pretrained starts a network of few states; leave --weight-states 0 out")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tvm_qnn.nn.cli.run import Batch, Data, Export, Out, Resume, Seed, Threads, require, run
+from tvm_qnn.nn.cli.run import Batch, Data, Epochs, Export, Out, Resume, Seed, Threads, require, run
 
 
 class ThresholdRule(str, Enum):
@@ -22,10 +22,7 @@ class ThresholdRule(str, Enum):
 def mqnn(
     data: Data,
     out: Out,
-    epochs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Passes over the training images.", show_default="auto"),
-    ] = None,
+    epochs: Epochs = None,
     seed: Seed = 0,
     states: Annotated[
         int, typer.Option(min=0, max=16, help="Levels M of a weight; 0 for full precision.")

@@ -16,7 +16,9 @@ Data = Annotated[
     Path, typer.Option(help="Folder with the official files of CIFAR-10, Fashion-MNIST or MNIST.")
 ]
 Out = Annotated[Path, typer.Option(help="Folder for checkpoint and metrics.")]
-Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training images.")]
+Epochs = Annotated[
+    int | None, typer.Option(min=1, help="Passes over the training images.", show_default="auto")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from OUT's checkpoint.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,32 +34,28 @@ from tvm_qnn.nn.maqd.layers import (
 from tvm_qnn.nn.maqd.norm import Normalization, normalization
 
 Precision = Literal["maqd", "float"]
+_Config = TypeVar("_Config", bound="NetworkConfig")
 
 
-@dataclass(frozen=True)
-class VggConfig:
-    """Shape of a :class:`MaqdVgg`; the default is the network for CIFAR-10.
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """What the shapes of :class:`MaqdVgg` and :class:`MaqdResNet` have in common.
 
     Attributes:
         image_size: Height and width of the square input image, in pixels.
         image_channels: Channels of the input image.
-        channels: Output channels of every 3x3 convolution.
-        pools: Numbers, from 0, of the convolutions whose activations are pooled 2x2 (maximum).
         classes: Number of logits.
         weight_states: M_w of every layer between the first and the last.
         activation_states: M_a of every activation.
         first_states: M_w of the first convolution; 0 stands for ``weight_states``.
         last_states: M_w of the linear layer; 0 stands for ``weight_states``.
         surrogate: Gradient of the quantizers.
-        norm: Normalization after every convolution.
+        norm: Normalization before every activation.
         precision: "maqd", or "float" for the full-precision twin, which ignores all states.
     """
 
-    kind: ClassVar[str] = "maqd-vgg"
     image_size: int = 32
     image_channels: int = 3
-    channels: tuple[int, ...] = (32, 128, 256, 256, 256)
-    pools: tuple[int, ...] = (0, 1, 3)
     classes: int = 10
     weight_states: int = 3
     activation_states: int = 8
@@ -68,6 +64,27 @@ class VggConfig:
     surrogate: Surrogate = "sigmoid"
     norm: Normalization = "layer-batch"
     precision: Precision = "maqd"
+
+    def full_precision(self: _Config) -> _Config:
+        """Return the shape of the full-precision twin."""
+        return replace(
+            self, weight_states=3, activation_states=8, first_states=0, last_states=0,
+            surrogate="sigmoid", norm="layer-batch", precision="float",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class VggConfig(NetworkConfig):
+    """Shape of a :class:`MaqdVgg`; the default is the network for CIFAR-10.
+
+    Attributes:
+        channels: Output channels of every 3x3 convolution.
+        pools: Numbers, from 0, of the convolutions whose activations are pooled 2x2 (maximum).
+    """
+
+    kind: ClassVar[str] = "maqd-vgg"
+    channels: tuple[int, ...] = (32, 64, 64, 192, 256, 256, 256)
+    pools: tuple[int, ...] = (1, 3, 5)
 
     def __post_init__(self) -> None:
         if not self.channels or not set(self.pools) <= set(range(len(self.channels))):
@@ -87,40 +104,20 @@ class VggConfig:
         return self.image_size >> len(self.pools)
 
 
-@dataclass(frozen=True)
-class ResNetConfig:
+@dataclass(frozen=True, kw_only=True)
+class ResNetConfig(NetworkConfig):
     """Shape of a :class:`MaqdResNet`; the default is the network for CIFAR-10.
 
     Attributes:
-        image_size: Height and width of the square input image, in pixels.
-        image_channels: Channels of the input image.
         stem: Channels of the first convolution.
         stages: Channels of every stage. Every stage but the first halves height and width.
         blocks: Residual blocks of a stage.
-        classes: Number of logits.
-        weight_states: As for :class:`VggConfig`, like all that follow.
-        activation_states: M_a of every activation.
-        first_states: M_w of the first convolution.
-        last_states: M_w of the linear layer.
-        surrogate: Gradient of the quantizers.
-        norm: Normalization before every activation.
-        precision: "maqd" or "float".
     """
 
     kind: ClassVar[str] = "maqd-resnet"
-    image_size: int = 32
-    image_channels: int = 3
     stem: int = 32
     stages: tuple[int, ...] = (32, 64, 128)
     blocks: int = 2
-    classes: int = 10
-    weight_states: int = 3
-    activation_states: int = 8
-    first_states: int = 0
-    last_states: int = 0
-    surrogate: Surrogate = "sigmoid"
-    norm: Normalization = "layer-batch"
-    precision: Precision = "maqd"
 
     def __post_init__(self) -> None:
         if not self.stages or self.blocks < 1:
@@ -138,8 +135,6 @@ class ResNetConfig:
             size = (size - 1) // 2 + 1
         return size
 
-
-NetworkConfig = VggConfig | ResNetConfig
 
 HALF_NORMAL_MEAN = math.sqrt(0.5 / math.pi)
 """Mean of ``max(x, 0)`` for a standard normal x: about the mean activation."""

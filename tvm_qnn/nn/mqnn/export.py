@@ -45,21 +45,6 @@ class MqnnGraph(Graph):
         sizes = self.constant(f"{name}_shape", np.array(shape, np.int64))
         return self.node("Reshape", f"{name}_reshape", [found, sizes])
 
-    def norm(self, name: str, x: str, layer: nn.BatchNorm2d) -> str:
-        """Batch normalization with its running statistics."""
-        assert layer.running_mean is not None
-        assert layer.running_var is not None
-        parts = {
-            "gain": layer.weight,
-            "bias": layer.bias,
-            "mean": layer.running_mean,
-            "variance": layer.running_var,
-        }
-        names = [
-            self.constant(f"{name}_{key}", value.detach().numpy()) for key, value in parts.items()
-        ]
-        return self.node("BatchNormalization", name, [x, *names], epsilon=layer.eps)
-
     def activation(self, name: str, x: str, layer: nn.Module) -> str:
         """Quantize/dequantize, with a clip before it where there are fewer than 8 bits; or relu."""
         if isinstance(layer, FixedQuantizer):
@@ -70,9 +55,7 @@ class MqnnGraph(Graph):
             return self.node("Relu", f"{name}_relu", [x])
         step = layer.step().detach().numpy()[0]
         if layer.bits < 8:
-            low = self.constant(f"{name}_low", np.float32(0))
-            high = self.constant(f"{name}_high", np.float32(layer.largest_code * step))
-            x = self.node("Clip", f"{name}_clip", [x, low, high])
+            x = self.clip(name, x, layer.largest_code * step)
         return self.quantize(name, x, step)
 
 
@@ -97,22 +80,15 @@ def to_onnx(net: MqnnNet, batch: int = 1) -> onnx.ModelProto:
     cfg, graph = net.cfg, MqnnGraph()
     x = graph.activation("image", "image", net.image)
     for number, block in enumerate(net.each_block(), start=1):
-        conv = block.conv
-        x = graph.node(
-            "Conv",
-            f"conv{number}",
-            [x, graph.weight(f"conv{number}_weight", conv)],
-            kernel_shape=list(conv.weight.shape[2:]),
-            pads=[conv.padding] * 4,
-            strides=[conv.stride] * 2,
-        )
-        x = graph.norm(f"norm{number}", x, block.norm)
+        weight = graph.weight(f"conv{number}_weight", block.conv)
+        x = graph.convolution(f"conv{number}", x, weight, block.conv)
+        norm = block.norm
+        x = graph.batch_norm(f"norm{number}", x, norm.weight, norm, norm.eps)
         x = graph.activation(f"activation{number}", x, block.activation)
         if block.pool > 1:
             sizes = [block.pool] * 2
             x = graph.node("MaxPool", f"maxpool{number}", [x], kernel_shape=sizes, strides=sizes)
-    x = graph.node("Flatten", "flatten", [graph.node("GlobalAveragePool", "pool", [x])])
-    x = graph.activation("pooled", x, net.pooled)
+    x = graph.activation("pooled", graph.pooled(x), net.pooled)
     bias = graph.constant("linear_bias", net.linear.bias.detach().numpy())
     weight = graph.weight("linear_weight", net.linear)
     graph.node("Gemm", "linear", [x, weight, bias], output="logits", transB=1)
@@ -148,6 +124,7 @@ def describe(net: MqnnNet) -> Description:
             "global average pool, linear; codebook weights by standard ONNX Gather"
         ),
         source=SOURCE,
+        command="mqnn",
         options=" ".join(options),
         checks={
             "packed_weight_bytes": memory.packed,
