@@ -1,6 +1,6 @@
 """Train MaQD networks on CIFAR-10 and write what they reach to benchmarks/results/maqd_*.csv.
 
-    python -m benchmarks.maqd --data DIR --out DIR [--part headline|zoo|surrogate|grid|norm]
+    python -m benchmarks.maqd --data DIR --out DIR [--part headline|zoo|resnet|surrogate|grid|norm]
 
 Every network is a cell with a folder below OUT. A finished cell is not trained again, an unfinished
 one goes on after its last whole epoch, so that the same command continues whatever was cut off.
@@ -22,13 +22,13 @@ from tvm_qnn.nn import checkpoint, cifar
 from tvm_qnn.nn.checkpoint import Epoch, Recipe
 from tvm_qnn.nn.data import Images
 from tvm_qnn.nn.maqd.layers import MaqdWeight
-from tvm_qnn.nn.maqd.networks import VggConfig, fuse_training
+from tvm_qnn.nn.maqd.networks import ResNetConfig, VggConfig, fuse_training
 from tvm_qnn.nn.maqd.train import FULL, QUANTIZED, network
 from tvm_qnn.nn.networks import build
 from tvm_qnn.nn.train import train
 
 RESULTS = Path(__file__).resolve().parent / "results"
-PARTS = ("headline", "zoo", "surrogate", "grid", "norm")
+PARTS = ("headline", "zoo", "resnet", "surrogate", "grid", "norm")
 
 LARGE = VggConfig()
 MEDIUM = VggConfig(channels=(32, 64, 128, 128), pools=(0, 1, 3))
@@ -48,13 +48,13 @@ class Cell:
     """
 
     name: str
-    cfg: VggConfig
+    cfg: VggConfig | ResNetConfig
     recipe: Recipe
     images: int = 0
     start: str = ""
 
 
-def headline(part: str, cfg: VggConfig, full_epochs: int, epochs: int) -> list[Cell]:
+def headline(part: str, cfg: VggConfig | ResNetConfig, full_epochs: int, epochs: int) -> list[Cell]:
     """A network in full precision, and with (M_w, M_a) = (3, 8), which starts from the former."""
     name = f"{part}-float-{full_epochs}"
     twin = Cell(name, replace(cfg, precision="float"), replace(FULL, epochs=full_epochs))
@@ -83,7 +83,7 @@ def grid(images: int, epochs: int) -> list[Cell]:
     recipe = replace(QUANTIZED, epochs=epochs, batch=128)
     twin = Cell(
         "grid-float", replace(SMALL, precision="float"),
-        replace(FULL, epochs=epochs, batch=128), images,
+        replace(FULL, epochs=epochs, batch=128, shift=2, cutout=0), images,
     )  # fmt: skip
     return [twin] + [
         Cell(
@@ -169,14 +169,21 @@ def weights(net: nn.Module) -> dict[str, str]:
     }
 
 
+def shape(cfg: VggConfig | ResNetConfig) -> str:
+    """Write the channels of a network; ``p`` stands for a pool, ``x`` for blocks of a stage."""
+    if isinstance(cfg, ResNetConfig):
+        return "-".join([str(cfg.stem), *(f"{c}x{cfg.blocks}" for c in cfg.stages)])
+    return "-".join(f"{c}{'p' if i in cfg.pools else ''}" for i, c in enumerate(cfg.channels))
+
+
 def row(cell: Cell, net: nn.Module, rows: list[Epoch]) -> dict[str, str]:
     """Return what the table says about a cell."""
-    shape, recipe = asdict(cell.cfg), asdict(cell.recipe)
+    fields, recipe = asdict(cell.cfg), asdict(cell.recipe)
     columns = ("precision", "weight_states", "activation_states", "norm", "surrogate")
     return {
         "cell": cell.name,
-        "channels": "-".join(str(c) for c in cell.cfg.channels),
-        **{key: str(shape[key]) for key in columns},
+        "network": shape(cell.cfg),
+        **{key: str(fields[key]) for key in columns},
         "start": cell.start or "random",
         "images": str(cell.images or 50_000),
         **{key: str(recipe[key]) for key in ("optimizer", "rate", "batch", "seed", "epochs")},
@@ -221,6 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parts = {
         "headline": headline("headline", LARGE, options.full_epochs, options.headline_epochs),
         "zoo": headline("zoo", MEDIUM, options.full_epochs, options.headline_epochs),
+        "resnet": headline("resnet", ResNetConfig(), options.full_epochs, options.headline_epochs),
         "surrogate": surrogate(options.images, options.epochs, options.seeds),
         "grid": grid(options.images, options.epochs),
         "norm": norm(options.images, options.norm_epochs),

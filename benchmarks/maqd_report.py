@@ -51,7 +51,7 @@ def headline(rows: list[Row]) -> str:
     """Write the table of the networks that were trained on all images."""
     lines = [
         [
-            row["channels"],
+            row["network"],
             "full precision" if row["precision"] == "float" else states(row),
             percent(row),
             f"{row['epochs_done']} of {row['epochs']}",
@@ -63,7 +63,7 @@ def headline(rows: list[Row]) -> str:
     ]
     return table(
         [
-            "channels",
+            "network",
             "(M_w, M_a)",
             "accuracy",
             "epochs",
@@ -161,8 +161,10 @@ def plot(path: Path = PLOT) -> None:
 
 def section() -> str:
     """Write the section: protocol, deviations and tables."""
-    parts = {name: read(name) for name in ("headline", "zoo", "grid", "surrogate", "norm")}
-    parts["headline"] += parts["zoo"]
+    parts = {
+        name: read(name) for name in ("headline", "zoo", "resnet", "grid", "surrogate", "norm")
+    }
+    parts["headline"] += parts["zoo"] + parts["resnet"]
     text = HEAD
     if parts["headline"]:
         text += f"\n### (3, 8) beside full precision\n\n{headline(parts['headline'])}\n"
@@ -197,7 +199,7 @@ def section() -> str:
 
 HEAD = """## MaQD: M-state weights and activations
 
-`python -m benchmarks.maqd --data DIR --out DIR [--part headline|zoo|surrogate|grid|norm]`
+`python -m benchmarks.maqd --data DIR --out DIR [--part headline|zoo|resnet|surrogate|grid|norm]`
 
 MaQD (arXiv 2403.14999) could be read in its abstract and introduction only; the layers follow them
 and secondary descriptions, with the assumptions listed in `tvm_qnn/nn/maqd/layers.py` and
@@ -205,15 +207,14 @@ and secondary descriptions, with the assumptions listed in `tvm_qnn/nn/maqd/laye
 published number to compare with.
 
 Protocol. CIFAR-10, all 10,000 test images, float32 evaluation, the network after the last epoch; no
-epoch is chosen by its accuracy; one seed unless a table says otherwise. VGG-style networks of 3x3
-convolutions with 2x2 maximum pooling, every layer quantized, the first and the last, too:
-48-128-256-256-256 (larger), 32-64-128-128 and 16-32-64-64 (smaller), pooled after the first, second
-and fourth.
-Trained in bfloat16 with Muon (latent weights) and Adam (gains and biases), linear decay, label
-smoothing 0.1, shifts of 2 pixels and mirroring. Full precision is the same network with float
-weights, batch normalization, ReLU and a linear layer with bias, trained with Nesterov SGD and
-weight decay. (3, 8) beside full precision starts from that full-precision twin; all others start
-from random weights.
+epoch is chosen by its accuracy; one seed unless a table says otherwise. Every layer is quantized,
+the first and the last, too. Plain networks are 3x3 convolutions with 2x2 maximum pooling (`p`); the
+smaller one is 16p-32p-64-64p. The residual one is pre-activation, with two blocks (`x2`) a stage.
+Trained in bfloat16 with Muon (weights) and Adam (gains and biases), linear decay, label smoothing
+0.1, shifts of 2 pixels and mirroring. Full precision is the same network with float weights, batch
+normalization, ReLU and a linear layer with bias, trained with weight decay, shifts of 3 pixels and
+a blanked square of 8 pixels. (3, 8) beside full precision starts from that full-precision twin; all
+others start from random weights.
 
 Deviations. Activations enter the next layer less a zero point (1 for M_a = 8, 2 for 16, else 0) and
 images less 128, so that channels stay near mean 0, which layer-batch normalization does not see to;

@@ -128,15 +128,16 @@ class _Codes(torch.autograd.Function):
 
 def _sigmoid_slope(steps: Tensor, thresholds: tuple[float, ...]) -> Tensor:
     """Sum of ``k sig(k d) (1 - sig(k d))`` over the distances d to the two nearest thresholds."""
-    half, top = STEEPNESS / 2, max(len(thresholds) - 2, 0)
-    lower = torch.floor(steps - thresholds[0]).clamp_(0, top)
-    tanh = torch.tanh((steps - thresholds[0]).sub_(lower).mul_(half))
-    if len(thresholds) == 1:
-        return tanh.square_().neg_().add_(1).mul_(half / 2)
-    # sig (1 - sig) = (1 - tanh**2)/4 at half the argument; the next threshold is one step away.
-    end = math.tanh(half)
-    upper = (tanh - end).div_(1 - end * tanh)
-    return tanh.square_().addcmul_(upper, upper).neg_().add_(2).mul_(half / 2)
+    k, end = STEEPNESS, math.exp(-STEEPNESS)
+    above = steps - thresholds[0]
+    lower = torch.floor(above).clamp_(0, max(len(thresholds) - 2, 0))
+    # Beyond the bounds the slope is 0 in float32, and squares below do not overflow.
+    e = torch.exp((above - lower).clamp_(-7, 8) * -k)
+    # sig (1 - sig) = e / (1 + e)**2; at the next threshold, one step further, e is e/end.
+    bump = (1 + e).square().reciprocal()
+    if len(thresholds) > 1:
+        bump = bump + end * (end + e).square().reciprocal()
+    return bump.mul_(e).mul_(k)
 
 
 def round_clip_codes(x: Tensor, quantizer: RoundClip, surrogate: Surrogate = "sigmoid") -> Tensor:

@@ -168,18 +168,25 @@ class NormActivation(nn.Module):
         self.quantizer = RoundClip(cfg.activation_states, signed=False)
         self.surrogate: Surrogate = cfg.surrogate
         self.zero = round(HALF_NORMAL_MEAN / self.quantizer.step) if centered else 0
-        self.fused: Callable[[Tensor], Tensor] | None = None
+        self.fused: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] | None = None
 
     def forward(self, z: Tensor) -> Tensor:
         """Normalize in float32 and quantize."""
         if self.training and self.fused is not None:
-            return self.fused(z)
-        return self.normalize_and_quantize(z)
+            normalize, quantize = self.fused
+            return quantize(normalize(z))
+        return self.quantize(self.normalize(z))
 
-    def normalize_and_quantize(self, z: Tensor) -> Tensor:
-        """Do so, operator by operator."""
-        codes = round_clip_codes(self.norm(z.float()), self.quantizer, self.surrogate)
-        return codes - self.zero if self.zero else codes
+    def normalize(self, z: Tensor) -> Tensor:
+        """Normalize in float32."""
+        return cast("Tensor", self.norm(z.float()))
+
+    def quantize(self, y: Tensor) -> Tensor:
+        """Quantize; in autocast the codes have its type, which holds them exactly."""
+        codes = round_clip_codes(y, self.quantizer, self.surrogate) - self.zero
+        if torch.is_autocast_enabled("cpu"):
+            return codes.to(torch.get_autocast_dtype("cpu"))
+        return codes
 
 
 class FloatActivation(nn.Module):
@@ -235,7 +242,7 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` to ``[N, classes]``."""
-        return self.norm(self.linear(self.pooled(x.mean(dim=(2, 3)))).float())
+        return self.norm(self.linear(self.pooled(x.float().mean(dim=(2, 3)))).float())
 
 
 class VggBlock(nn.Module):
@@ -337,12 +344,16 @@ class MaqdResNet(nn.Module):
 def fuse_training(net: nn.Module) -> None:
     """Compile normalization, activation and weight quantizers of a network for training.
 
-    Needs a C++ compiler. Training runs about a third faster; its float32 results may differ from
+    Needs a C++ compiler. Training runs about twice as fast; its float32 results may differ from
     those without in the last place. Evaluation is not touched. PyTorch compiles eight layers of a
     kind, by its default limit; those beyond run as without.
     """
     for module in net.modules():
         if isinstance(module, NormActivation):
-            module.fused = torch.compile(module.normalize_and_quantize, dynamic=False)
+            # As one, the gradients of gain, bias and statistics would each compute the slope anew.
+            module.fused = (
+                torch.compile(module.normalize, dynamic=False),
+                torch.compile(module.quantize, dynamic=False),
+            )
         if isinstance(module, MaqdWeight):
             module.fused = torch.compile(module.standardize_and_quantize, dynamic=False)
