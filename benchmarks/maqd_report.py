@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from benchmarks.markdown import table
+from benchmarks.markdown import kibibytes, percent, table
 
 RESULTS = Path(__file__).parent / "results"
 PLOT = Path(__file__).resolve().parents[1] / "docs" / "img" / "maqd-normalization.svg"
@@ -26,14 +26,9 @@ def read(part: str) -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def percent(row: Row | None, column: str = "test_accuracy") -> str:
-    """Write a share of a cell."""
-    return f"{100 * float(row[column]):.2f} %" if row and row[column] else ""
-
-
-def kibibytes(row: Row, column: str) -> str:
-    """Write a size of a cell."""
-    return f"{float(row[column]) / 1024:.1f}" if row[column] else ""
+def accuracy(row: Row | None) -> str:
+    """Write the test accuracy of a cell, nothing where there is none."""
+    return percent(row["test_accuracy"]) if row else ""
 
 
 def length(rows: list[Row]) -> str:
@@ -53,11 +48,11 @@ def headline(rows: list[Row]) -> str:
         [
             row["network"],
             "full precision" if row["precision"] == "float" else states(row),
-            percent(row),
+            percent(row["test_accuracy"]),
             f"{row['epochs_done']} of {row['epochs']}",
-            kibibytes(row, "packed_bytes"),
-            kibibytes(row, "ideal_bytes"),
-            percent(row, "zeros"),
+            kibibytes(row["packed_bytes"]),
+            kibibytes(row["ideal_bytes"]),
+            percent(row["zeros"]),
         ]
         for row in rows
     ]
@@ -92,7 +87,7 @@ def grid(rows: list[Row]) -> str:
         cells = [found.get((m, a)) for a in ACTIVATIONS]
         zeros = [100 * float(cell["zeros"]) for cell in cells if cell]
         ends = f"{min(zeros):.0f} to {max(zeros):.0f} %" if zeros else ""
-        lines.append([str(m), *(percent(cell) for cell in cells), ends])
+        lines.append([str(m), *(accuracy(cell) for cell in cells), ends])
     return table(["M_w", *(f"M_a = {a}" for a in ACTIVATIONS), "weights that are 0"], lines)
 
 
@@ -103,7 +98,7 @@ def surrogate(rows: list[Row]) -> str:
     for pair in dict.fromkeys(states(row) for row in rows):
         for kind in ("sigmoid", "straight-through"):
             found = {r["seed"]: r for r in rows if r["surrogate"] == kind and states(r) == pair}
-            lines.append([pair, kind, *(percent(found.get(seed)) for seed in seeds)])
+            lines.append([pair, kind, *(accuracy(found.get(seed)) for seed in seeds)])
     return table(["(M_w, M_a)", "gradient", *(f"seed {seed}" for seed in seeds)], lines)
 
 
@@ -113,7 +108,7 @@ def norm(rows: list[Row]) -> str:
     lines = []
     for kind, name in NORMS.items():
         found = {int(row["batch"]): row for row in rows if row["norm"] == kind}
-        lines.append([name, *(percent(found.get(size)) for size in sizes)])
+        lines.append([name, *(accuracy(found.get(size)) for size in sizes)])
     return table(["normalization", *(f"batch {size}" for size in sizes)], lines)
 
 
@@ -177,7 +172,7 @@ def section() -> str:
         full = next((row for row in rows if row["precision"] == "float"), None)
         text += f"\n### (M_w, M_a) on the smaller network\n\n{grid(rows)}\n"
         text += (
-            f"\nFull precision: {percent(full)}. {length(rows)}. Such short runs rank the pairs;\n"
+            f"\nFull precision: {accuracy(full)}. {length(rows)}. Such short runs rank the pairs;\n"
         )
         text += "they do not say what a network reaches in the end.\n"
     if parts["surrogate"]:

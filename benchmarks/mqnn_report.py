@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from benchmarks.markdown import table
+from benchmarks.markdown import kibibytes, percent, table
 
 TABLE = Path(__file__).parent / "results" / "mqnn.csv"
 NAMES = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
@@ -16,16 +16,6 @@ def read(path: Path = TABLE) -> list[Row]:
     """Read the measured runs."""
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def percent(row: Row) -> str:
-    """Write an accuracy."""
-    return f"{100 * float(row['accuracy']):.2f} %"
-
-
-def kibibytes(row: Row, name: str) -> str:
-    """Write a size."""
-    return f"{float(row[name]) / 1024:.1f}"
 
 
 def label(row: Row) -> str:
@@ -50,9 +40,9 @@ def accuracies(rows: list[Row], data: str) -> str:
     lines = [
         [
             label(row),
-            percent(row),
-            kibibytes(row, "packed_bytes"),
-            kibibytes(row, "ideal_bytes"),
+            percent(row["accuracy"]),
+            kibibytes(row["packed_bytes"]),
+            kibibytes(row["ideal_bytes"]),
             f"{float(row['full_bytes']) / float(row['packed_bytes']):.1f}",
         ]
         for row in main_rows(rows, data)
@@ -67,8 +57,8 @@ def ablation(rows: list[Row]) -> str:
         [
             {"lloyd": "midpoints", "learned": "learned"}[row["thresholds"]],
             row["levels"],
-            percent(row),
-            kibibytes(row, "packed_bytes"),
+            percent(row["accuracy"]),
+            kibibytes(row["packed_bytes"]),
         ]
         for row in rows
         if row["data"] == "fashion-mnist" and row["states"] == "3"
@@ -123,7 +113,7 @@ levels; normalization and biases stay float ({other(rows)}).
 
 def other(rows: list[Row]) -> str:
     """Write the size of what stays float, by data set."""
-    found = {NAMES[row["data"]]: kibibytes(row, "other_bytes") for row in rows}
+    found = {NAMES[row["data"]]: kibibytes(row["other_bytes"]) for row in rows}
     return ", ".join(f"{name} {size} KiB" for name, size in found.items())
 
 

@@ -345,9 +345,13 @@ def fuse_training(net: nn.Module) -> None:
     """Compile normalization, activation and weight quantizers of a network for training.
 
     Needs a C++ compiler. Training runs about twice as fast; its float32 results may differ from
-    those without in the last place. Evaluation is not touched. PyTorch compiles eight layers of a
-    kind, by its default limit; those beyond run as without.
+    those without in the last place. Evaluation is not touched.
     """
+    from torch._dynamo import config
+
+    layers = sum(isinstance(m, NormActivation | MaqdWeight) for m in net.modules())
+    # A function of a class is compiled for each layer; PyTorch would stop at the eighth.
+    config.recompile_limit = max(config.recompile_limit, layers)
     for module in net.modules():
         if isinstance(module, NormActivation):
             # As one, the gradients of gain, bias and statistics would each compute the slope anew.
