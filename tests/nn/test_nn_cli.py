@@ -27,7 +27,7 @@ def test_networks_for_colour_images_train_and_export(few_images, tmp_path, netwo
     file = tmp_path / "net.onnx"
     done = run(
         "maqd", "--network", network, "--data", "x", "--out", tmp_path / "run", "--epochs", 1,
-        "--weight-states", 5, "--first-states", 15, "--export", file,
+        "--weight-states", 5, "--first-states", 15, "--no-bfloat16", "--export", file,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     arrays = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(file).graph.initializer}
@@ -35,7 +35,7 @@ def test_networks_for_colour_images_train_and_export(few_images, tmp_path, netwo
     assert arrays[f"{first}_weight_codes"].max() > 2
     assert arrays["linear_weight_codes"].max() <= 2
     record = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert record["recipe"]["optimizer"] == "muon"
+    assert (record["recipe"]["optimizer"], record["recipe"]["bfloat16"]) == ("muon", False)
 
 
 def test_few_states_start_from_full_precision(few_images, tmp_path):

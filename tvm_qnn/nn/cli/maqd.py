@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,6 +48,9 @@ def maqd(
     pretrained: Annotated[
         Path | None, typer.Option(help="Full-precision run to start from: folder or checkpoint.")
     ] = None,
+    bfloat16: Annotated[
+        bool, typer.Option(help="Train vgg and resnet in bfloat16; slow on processors without it.")
+    ] = True,
     resume: Resume = False,
     threads: Threads = 1,
     export: Export = None,
@@ -77,6 +81,7 @@ def maqd(
     if not weight_states:
         shape = shape.full_precision()
     recipe = train.recipe(network.value, images, not weight_states, epochs, seed)
+    recipe = replace(recipe, bfloat16=recipe.bfloat16 and bfloat16)
     if pretrained is None:
         net = build(shape, seed)
     else:
