@@ -23,7 +23,7 @@ from tvm_qnn.nn.checkpoint import Epoch, Recipe
 from tvm_qnn.nn.data import Images
 from tvm_qnn.nn.maqd.layers import MaqdWeight
 from tvm_qnn.nn.maqd.networks import ResNetConfig, VggConfig, fuse_training
-from tvm_qnn.nn.maqd.train import FULL, QUANTIZED, network
+from tvm_qnn.nn.maqd.train import FULL, QUANTIZED, TUNING, network
 from tvm_qnn.nn.networks import build
 from tvm_qnn.nn.train import train
 
@@ -44,7 +44,7 @@ class Cell:
         cfg: Shape.
         recipe: How to train.
         images: Number of training images, the first ones; 0 stands for all.
-        start: Name of the cell with the full-precision twin that it starts from, or "".
+        start: Name of the cell that it starts from, or "".
     """
 
     name: str
@@ -55,11 +55,14 @@ class Cell:
 
 
 def headline(part: str, cfg: VggConfig | ResNetConfig, full_epochs: int, epochs: int) -> list[Cell]:
-    """A network in full precision, and with (M_w, M_a) = (3, 8), which starts from the former."""
-    name = f"{part}-float-{full_epochs}"
-    twin = Cell(name, replace(cfg, precision="float"), replace(FULL, epochs=full_epochs))
-    recipe = replace(QUANTIZED, epochs=epochs)
-    return [twin, Cell(f"{part}-3-8-{epochs}-after-{full_epochs}", cfg, recipe, start=name)]
+    """A network in full precision, (M_w, M_a) = (3, 8) from it, and the same trained on."""
+    full = f"{part}-float-{full_epochs}"
+    first = f"{part}-3-8-{epochs}-after-{full_epochs}"
+    return [
+        Cell(full, replace(cfg, precision="float"), replace(FULL, epochs=full_epochs)),
+        Cell(first, cfg, replace(QUANTIZED, epochs=epochs), start=full),
+        Cell(f"{first}-tuned", cfg, replace(TUNING, epochs=epochs), start=first),
+    ]
 
 
 def surrogate(images: int, epochs: int, seeds: int) -> list[Cell]:
@@ -121,7 +124,7 @@ def run(cell: Cell, data: Images, out: Path, fuse: bool) -> None:
         return
     if cell.start and not rows:
         twin = out / cell.start / checkpoint.NAME
-        net: nn.Module = network(cell.cfg, cell.recipe.seed, data, twin)
+        net: nn.Module = network(cell.cfg, cell.recipe.seed, data, twin)[0]
     else:
         net = build(cell.cfg, cell.recipe.seed)
     if fuse:

@@ -49,7 +49,10 @@ def test_few_states_start_from_full_precision(few_images, tmp_path):
     assert (record["precision"], record["channels"]) == ("maqd", [8, 8])
     other = run(*shape[:4], "8,9", *shape[5:], "--out", tmp_path / "x", "--pretrained", full)
     assert isinstance(other.exception, QnnError)
-    assert "not the full-precision twin" in str(other.exception)
+    assert "neither this network nor its full-precision twin" in str(other.exception)
+    more = run(*shape, "--out", tmp_path / "more", "--pretrained", out)
+    assert more.exit_code == 0, more.output
+    assert json.loads((tmp_path / "more" / "metrics.json").read_text())["recipe"]["cutout"] == 8
 
 
 @pytest.mark.parametrize(

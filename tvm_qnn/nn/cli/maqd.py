@@ -46,7 +46,7 @@ def maqd(
         str, typer.Option(help="Channels of vgg's convolutions, such as 32,64,128,128.")
     ] = "",
     pretrained: Annotated[
-        Path | None, typer.Option(help="Full-precision run to start from: folder or checkpoint.")
+        Path | None, typer.Option(help="Run to start from: full precision, or the same network.")
     ] = None,
     bfloat16: Annotated[
         bool, typer.Option(help="Train vgg and resnet in bfloat16; slow on processors without it.")
@@ -58,8 +58,8 @@ def maqd(
 ) -> None:
     """Train a MaQD network: M-state weights and activations, layer-batch normalization.
 
-    For the best accuracy train vgg or resnet with --weight-states 0 first, and give that run to
-    --pretrained.
+    For the best accuracy train vgg or resnet with --weight-states 0 first, give that run to
+    --pretrained, and the result to --pretrained once more.
     """
     require("torch", "torch")
     from tvm_qnn.nn import checkpoint, datasets
@@ -80,13 +80,14 @@ def maqd(
     shape = train.NETWORKS[network.value](image_size=size, image_channels=planes, **given)
     if not weight_states:
         shape = shape.full_precision()
-    recipe = train.recipe(network.value, images, not weight_states, epochs, seed)
-    recipe = replace(recipe, bfloat16=recipe.bfloat16 and bfloat16)
+    base = train.QUANTIZED if weight_states else train.FULL
     if pretrained is None:
         net = build(shape, seed)
     else:
         found = pretrained / checkpoint.NAME if pretrained.is_dir() else pretrained
-        net = train.network(shape, seed, images, found)
+        net, base = train.network(shape, seed, images, found)
+    recipe = train.recipe(network.value, images, base, epochs, seed)
+    recipe = replace(recipe, bfloat16=recipe.bfloat16 and bfloat16)
     run(net, images, recipe, out, resume, threads, export, batch)
 
 

@@ -1,4 +1,4 @@
-"""How MaQD is trained: full precision first, then few states from its weights."""
+"""How MaQD is trained: full precision, then few states from its weights, then on from these."""
 
 from __future__ import annotations
 
@@ -29,46 +29,50 @@ FULL = Recipe(
 """The other networks in full precision."""
 QUANTIZED = replace(FULL, rate=0.03, norm_rate=0.05, decay=0.0, shift=2, cutout=0)
 """The other networks with few states."""
+TUNING = replace(QUANTIZED, shift=FULL.shift, cutout=FULL.cutout)
+"""On from few states: a network that has learned its images needs others to learn more."""
 CALIBRATION_IMAGES = 500
 
 
 def recipe(
-    network: str, data: Images, full: bool, epochs: int | None = None, seed: int = 0
+    network: str, data: Images, base: Recipe, epochs: int | None = None, seed: int = 0
 ) -> Recipe:
     """Recipe of a network of :data:`NETWORKS`; digits are not mirrored.
 
     Args:
         network: Its name.
         data: What to train on.
-        full: Whether it is in full precision.
+        base: :data:`FULL`, :data:`QUANTIZED` or :data:`TUNING`; the small network has its own.
         epochs: Number of epochs instead of the recipe's own.
         seed: Seed of everything random.
     """
-    base = SMALL if network == "small" else FULL if full else QUANTIZED
+    base = SMALL if network == "small" else base
     return replace(base, epochs=epochs or base.epochs, seed=seed, flip=data.name != "mnist")
 
 
 def network(
     cfg: VggConfig | ResNetConfig, seed: int, data: Images, pretrained: Path
-) -> MaqdVgg | MaqdResNet:
-    """Return a network with few states that starts from its trained full-precision twin.
+) -> tuple[MaqdVgg | MaqdResNet, Recipe]:
+    """Return a network with few states that starts from a trained one, and the recipe for that.
 
     Args:
         cfg: Shape and options.
-        seed: Seed of what the twin does not give.
+        seed: Seed of what the other does not give.
         data: Training images, of which a few hundred are seen.
-        pretrained: Checkpoint of the twin.
+        pretrained: Checkpoint of the full-precision twin, or of the network itself.
 
     Raises:
         ModelError: The checkpoint is missing, damaged, or of another network.
     """
     twin, _, _ = checkpoint.load_trained(pretrained)
+    if config(twin) == cfg:
+        return cast("MaqdVgg | MaqdResNet", twin), TUNING
     if config(twin) != cfg.full_precision():
         raise ModelError(
-            f"{pretrained}: not the full-precision twin of this network; make it with the same "
-            "options and --weight-states 0"
+            f"{pretrained}: neither this network nor its full-precision twin; make the twin with "
+            "the same options and --weight-states 0"
         )
     net = cast("MaqdVgg | MaqdResNet", build(cfg, seed))
     images = torch.from_numpy(data.train_images[:CALIBRATION_IMAGES].copy())
     start_from(net, twin, as_input(images))
-    return net
+    return net, QUANTIZED
