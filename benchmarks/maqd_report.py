@@ -44,10 +44,12 @@ def length(rows: list[Row]) -> str:
 
 def headline(rows: list[Row]) -> str:
     """Write the table of the networks that were trained on all images."""
+    names = {row["cell"]: precision(row) for row in rows}
     lines = [
         [
             row["network"],
-            "full precision" if row["precision"] == "float" else states(row),
+            precision(row),
+            names.get(row["start"], "random weights"),
             percent(row["test_accuracy"]),
             f"{row['epochs_done']} of {row['epochs']}",
             kibibytes(row["packed_bytes"]),
@@ -60,6 +62,7 @@ def headline(rows: list[Row]) -> str:
         [
             "network",
             "(M_w, M_a)",
+            "starts from",
             "accuracy",
             "epochs",
             "weights packed, KiB",
@@ -68,6 +71,11 @@ def headline(rows: list[Row]) -> str:
         ],
         lines,
     )
+
+
+def precision(row: Row) -> str:
+    """Write what a network computes with."""
+    return "full precision" if row["precision"] == "float" else states(row)
 
 
 def states(row: Row) -> str:
@@ -208,8 +216,8 @@ smaller one is 16p-32p-64-64p. The residual one is pre-activation, with two bloc
 Trained in bfloat16 with Muon (weights) and Adam (gains and biases), linear decay, label smoothing
 0.1, shifts of 2 pixels and mirroring. Full precision is the same network with float weights, batch
 normalization, ReLU and a linear layer with bias, trained with weight decay, shifts of 3 pixels and
-a blanked square of 8 pixels. (3, 8) beside full precision starts from that full-precision twin; all
-others start from random weights.
+a blanked square of 8 pixels; (3, 8) that starts from (3, 8) has these, too. In the tables of short
+runs all networks start from random weights.
 
 Deviations. Activations enter the next layer less a zero point (1 for M_a = 8, 2 for 16, else 0) and
 images less 128, so that channels stay near mean 0, which layer-batch normalization does not see to;
