@@ -179,9 +179,9 @@ def section() -> str:
         rows = parts["grid"]
         full = next((row for row in rows if row["precision"] == "float"), None)
         text += f"\n### (M_w, M_a) on the smaller network\n\n{grid(rows)}\n"
-        text += (
-            f"\nFull precision: {accuracy(full)}. {length(rows)}. Such short runs rank the pairs;\n"
-        )
+        if full:
+            text += f"\nFull precision, trained with {full['optimizer']}: {accuracy(full)}.\n"
+        text += f"\n{length(rows)}. Such short runs rank the pairs;\n"
         text += "they do not say what a network reaches in the end.\n"
     if parts["surrogate"]:
         rows = parts["surrogate"]
