@@ -30,6 +30,7 @@ from tvm_qnn.nn.train import train
 RESULTS = Path(__file__).resolve().parent / "results"
 PARTS = ("headline", "zoo", "resnet", "surrogate", "grid", "norm")
 
+ENDS = 127
 LARGE = VggConfig()
 MEDIUM = VggConfig(channels=(32, 64, 128, 128), pools=(0, 1, 3))
 SMALL = VggConfig(channels=(16, 32, 64, 64), pools=(0, 1, 3))
@@ -55,13 +56,19 @@ class Cell:
 
 
 def headline(part: str, cfg: VggConfig | ResNetConfig, full_epochs: int, epochs: int) -> list[Cell]:
-    """A network in full precision, (M_w, M_a) = (3, 8) from it, and the same trained on."""
+    """Full precision; (3, 8) from it, trained on; (3, 8) from it with finer first and last layers."""
     full = f"{part}-float-{full_epochs}"
     first = f"{part}-3-8-{epochs}-after-{full_epochs}"
     return [
         Cell(full, replace(cfg, precision="float"), replace(FULL, epochs=full_epochs)),
         Cell(first, cfg, replace(QUANTIZED, epochs=epochs), start=full),
         Cell(f"{first}-tuned", cfg, replace(TUNING, epochs=epochs), start=first),
+        Cell(
+            f"{first}-ends",
+            replace(cfg, first_states=ENDS, last_states=ENDS),
+            replace(QUANTIZED, epochs=epochs),
+            start=full,
+        ),
     ]
 
 
@@ -182,7 +189,10 @@ def shape(cfg: VggConfig | ResNetConfig) -> str:
 def row(cell: Cell, net: nn.Module, rows: list[Epoch]) -> dict[str, str]:
     """Return what the table says about a cell."""
     fields, recipe = asdict(cell.cfg), asdict(cell.recipe)
-    columns = ("precision", "weight_states", "activation_states", "norm", "surrogate")
+    columns = (
+        "precision", "weight_states", "activation_states", "first_states", "last_states", "norm",
+        "surrogate",
+    )  # fmt: skip
     return {
         "cell": cell.name,
         "network": shape(cell.cfg),

@@ -80,7 +80,9 @@ def precision(row: Row) -> str:
 
 def states(row: Row) -> str:
     """Write the states of a cell."""
-    return f"({row['weight_states']}, {row['activation_states']})"
+    ends = row.get("first_states", "0")
+    text = f"({row['weight_states']}, {row['activation_states']})"
+    return text if ends == "0" else f"{text}, first and last layer {ends}"
 
 
 def grid(rows: list[Row]) -> str:
