@@ -56,7 +56,7 @@ class Cell:
 
 
 def headline(part: str, cfg: VggConfig | ResNetConfig, full_epochs: int, epochs: int) -> list[Cell]:
-    """Full precision; (3, 8) from it, trained on; (3, 8) from it with finer first and last layers."""
+    """Full precision; (3, 8) from it, trained on; (3, 8) from it but for the ends."""
     full = f"{part}-float-{full_epochs}"
     first = f"{part}-3-8-{epochs}-after-{full_epochs}"
     return [
