@@ -1,5 +1,7 @@
 """VGG and residual networks: from PyTorch to ONNX Runtime and to integers, label by label."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,7 @@ from tvm_qnn.passes.rewrite import calls, constant  # noqa: E402
 
 VGG = VggConfig(image_size=12, channels=(8, 9, 33), pools=(0, 2), classes=5)
 RESNET = ResNetConfig(image_size=9, stem=5, stages=(8, 12), blocks=2, classes=4)
+WORDS = VggConfig(image_size=16, channels=(32, 64, 40), pools=(0, 2), classes=4)
 NETWORKS = {
     "vgg": VGG,
     "vgg-few-states": VggConfig(
@@ -200,16 +203,8 @@ def test_two_states_leave_no_multiplication(tmp_path, target):
     The image is divided by its scale when it is quantized, and the logits, which are float, pass
     through the last normalization. In between, bits are counted, shifted, added and compared.
     """
-    cfg = VggConfig(
-        image_size=16,
-        image_channels=3,
-        channels=(32, 64, 40),
-        pools=(0, 2),
-        classes=4,
-        activation_states=2,
-    )
     device = targets.get(target)
-    program = integer_program(lively(cfg), tmp_path / "net.onnx")
+    program = integer_program(lively(replace(WORDS, activation_states=2)), tmp_path / "net.onnx")
     lowered = to_kernels(choose_kernels(program, device, "bitserial"), device)
     names = {name for name, _, _ in lowered.kernels.values()}
     assert names == {"qconv2d_w2a8_bitserial", "qconv2d_w2a1_bitserial", "qdense_w2a5_bitserial"}
@@ -236,16 +231,8 @@ def test_two_states_leave_no_multiplication(tmp_path, target):
 
 
 def test_more_states_multiply_where_two_do_not(tmp_path):
-    cfg = VggConfig(
-        image_size=16,
-        image_channels=3,
-        channels=(32, 64, 40),
-        pools=(0, 2),
-        classes=4,
-        activation_states=8,
-    )
     device = targets.get("rpi4")
-    program = integer_program(lively(cfg), tmp_path / "net.onnx")
+    program = integer_program(lively(replace(WORDS, activation_states=8)), tmp_path / "net.onnx")
     lowered = to_kernels(choose_kernels(program, device, "bitserial"), device)
     kernels = {name for name, _, _ in lowered.kernels.values() if name.startswith("qconv2d")}
     assert kernels

@@ -86,12 +86,12 @@ class Epoch:
 
 
 def load_trained(path: Path) -> tuple[nn.Module, Recipe, list[Epoch]]:
-    """Network (in eval mode), recipe and finished epochs of a checkpoint.
+    """Network (in eval mode), recipe and finished epochs of a checkpoint, or of a run's folder.
 
     Raises:
         ModelError: The checkpoint is missing or damaged.
     """
-    state = _read(path)
+    state = _read(path / NAME if path.is_dir() else path)
     model = state["network"].build()
     model.load_state_dict(state["model"])
     return model.eval(), state["recipe"], [Epoch(**row) for row in state["epochs"]]

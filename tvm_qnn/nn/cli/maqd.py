@@ -62,7 +62,7 @@ def maqd(
     --pretrained, and the result to --pretrained once more.
     """
     require("torch", "torch")
-    from tvm_qnn.nn import checkpoint, datasets
+    from tvm_qnn.nn import datasets
     from tvm_qnn.nn.maqd import train
     from tvm_qnn.nn.networks import build
 
@@ -84,8 +84,7 @@ def maqd(
     if pretrained is None:
         net = build(shape, seed)
     else:
-        found = pretrained / checkpoint.NAME if pretrained.is_dir() else pretrained
-        net, base = train.network(shape, seed, images, found)
+        net, base = train.network(shape, seed, images, pretrained)
     recipe = train.recipe(network.value, images, base, epochs, seed)
     recipe = replace(recipe, bfloat16=recipe.bfloat16 and bfloat16)
     run(net, images, recipe, out, resume, threads, export, batch)

@@ -51,7 +51,7 @@ def mqnn(
     """
     require("torch", "torch")
     from tvm_qnn.errors import QnnError
-    from tvm_qnn.nn import checkpoint, datasets
+    from tvm_qnn.nn import datasets
     from tvm_qnn.nn.mqnn import train as mqnn_train
 
     if states == 1:
@@ -68,8 +68,6 @@ def mqnn(
         )
     else:
         cfg = cfg.full_precision()
-    if pretrained is not None and pretrained.is_dir():
-        pretrained = pretrained / checkpoint.NAME
     recipe = mqnn_train.recipe(images, pretrained is not None, epochs, seed)
     net = mqnn_train.network(cfg, seed, pretrained)
     run(net, images, recipe, out, resume, threads, export, batch)
