@@ -23,7 +23,7 @@ from tvm_qnn.nn.checkpoint import Epoch, Recipe
 from tvm_qnn.nn.data import Images
 from tvm_qnn.nn.maqd.layers import MaqdWeight
 from tvm_qnn.nn.maqd.networks import ResNetConfig, VggConfig, fuse_training
-from tvm_qnn.nn.maqd.train import FULL, QUANTIZED, TUNING, network
+from tvm_qnn.nn.maqd.train import FULL, QUANTIZED, TAUGHT, TUNING, network
 from tvm_qnn.nn.networks import build
 from tvm_qnn.nn.train import train
 
@@ -46,6 +46,7 @@ class Cell:
         recipe: How to train.
         images: Number of training images, the first ones; 0 stands for all.
         start: Name of the cell that it starts from, or "".
+        teacher: Name of the cell that teaches it, or "".
     """
 
     name: str
@@ -53,21 +54,21 @@ class Cell:
     recipe: Recipe
     images: int = 0
     start: str = ""
+    teacher: str = ""
 
 
 def headline(part: str, cfg: VggConfig | ResNetConfig, full_epochs: int, epochs: int) -> list[Cell]:
-    """Full precision; (3, 8) from it, trained on; (3, 8) from it but for the ends."""
+    """Full precision; (3, 8) from it, trained on; with finer ends; with these, taught by it."""
     full = f"{part}-float-{full_epochs}"
     first = f"{part}-3-8-{epochs}-after-{full_epochs}"
+    ends = replace(cfg, first_states=ENDS, last_states=ENDS)
     return [
         Cell(full, replace(cfg, precision="float"), replace(FULL, epochs=full_epochs)),
         Cell(first, cfg, replace(QUANTIZED, epochs=epochs), start=full),
         Cell(f"{first}-tuned", cfg, replace(TUNING, epochs=epochs), start=first),
+        Cell(f"{first}-ends", ends, replace(QUANTIZED, epochs=epochs), start=full),
         Cell(
-            f"{first}-ends",
-            replace(cfg, first_states=ENDS, last_states=ENDS),
-            replace(QUANTIZED, epochs=epochs),
-            start=full,
+            f"{first}-ends-taught", ends, replace(TAUGHT, epochs=epochs), start=full, teacher=full
         ),
     ]
 
@@ -130,8 +131,7 @@ def run(cell: Cell, data: Images, out: Path, fuse: bool) -> None:
     if len(rows) == cell.recipe.epochs:
         return
     if cell.start and not rows:
-        twin = out / cell.start / checkpoint.NAME
-        net: nn.Module = network(cell.cfg, cell.recipe.seed, data, twin)[0]
+        net: nn.Module = network(cell.cfg, cell.recipe.seed, data, out / cell.start)[0]
     else:
         net = build(cell.cfg, cell.recipe.seed)
     if fuse:
@@ -148,7 +148,8 @@ def run(cell: Cell, data: Images, out: Path, fuse: bool) -> None:
             flush=True,
         )
 
-    train(net, part, cell.recipe, folder, resume=True, done=done)
+    teacher = checkpoint.load_trained(out / cell.teacher)[0] if cell.teacher else None
+    train(net, part, cell.recipe, folder, teacher=teacher, resume=True, done=done)
 
 
 def trained(cell: Cell, out: Path) -> tuple[nn.Module | None, list[Epoch]]:
@@ -198,6 +199,7 @@ def row(cell: Cell, net: nn.Module, rows: list[Epoch]) -> dict[str, str]:
         "network": shape(cell.cfg),
         **{key: str(fields[key]) for key in columns},
         "start": cell.start or "random",
+        "teacher": cell.teacher,
         "images": str(cell.images or 50_000),
         **{key: str(recipe[key]) for key in ("optimizer", "rate", "batch", "seed", "epochs")},
         "epochs_done": str(len(rows)),

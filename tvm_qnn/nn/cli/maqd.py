@@ -48,6 +48,9 @@ def maqd(
     pretrained: Annotated[
         Path | None, typer.Option(help="Run to start from: full precision, or the same network.")
     ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Run whose probabilities the network learns, too.")
+    ] = None,
     bfloat16: Annotated[
         bool, typer.Option(help="Train vgg and resnet in bfloat16; slow on processors without it.")
     ] = True,
@@ -59,7 +62,7 @@ def maqd(
     """Train a MaQD network: M-state weights and activations, layer-batch normalization.
 
     For the best accuracy train vgg or resnet with --weight-states 0 first, give that run to
-    --pretrained, and the result to --pretrained once more.
+    --pretrained and --teacher.
     """
     require("torch", "torch")
     from tvm_qnn.nn import datasets
@@ -70,7 +73,7 @@ def maqd(
         "weight_states": weight_states, "activation_states": activation_states,
         "first_states": first_states, "last_states": last_states, "channels": _numbers(channels),
     }  # fmt: skip
-    _check(network, weight_states, first_states or last_states, channels, pretrained)
+    _check(network, weight_states, first_states or last_states, channels, pretrained, teacher)
     images = datasets.load(data)
     _, planes, size, _ = images.train_images.shape
     given = {key: value for key, value in chosen.items() if value}
@@ -85,9 +88,12 @@ def maqd(
         net = build(shape, seed)
     else:
         net, base = train.network(shape, seed, images, pretrained)
+    judge = None
+    if teacher is not None:
+        judge, base = train.teacher(teacher, shape), train.TAUGHT
     recipe = train.recipe(network.value, images, base, epochs, seed)
     recipe = replace(recipe, bfloat16=recipe.bfloat16 and bfloat16)
-    run(net, images, recipe, out, resume, threads, export, batch)
+    run(net, images, recipe, out, resume, threads, export, batch, judge)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -101,17 +107,19 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _check(
-    network: Network, weight_states: int, ends: int, channels: str, pretrained: Path | None
+    network: Network, weight_states: int, ends: int, channels: str, *runs: Path | None
 ) -> None:
     """Refuse options that do not go together."""
     if weight_states == 1:
         raise QnnError("--weight-states 1: weights need 2 to 128 states; 0 stands for float")
-    if network is Network.SMALL and (not weight_states or ends or pretrained):
+    if network is Network.SMALL and (not weight_states or ends or any(runs)):
         raise QnnError(
             "--network small has one number of states and no full-precision twin; use "
             "--network vgg or resnet"
         )
     if channels and network is not Network.VGG:
         raise QnnError("--channels is for --network vgg")
-    if pretrained is not None and not weight_states:
-        raise QnnError("--pretrained starts a network of few states; leave --weight-states 0 out")
+    if any(runs) and not weight_states:
+        raise QnnError(
+            "--pretrained and --teacher are for networks of few states; leave --weight-states 0 out"
+        )

@@ -88,9 +88,8 @@ def description(net: Any, shape: str, options: str = "") -> Description:
         options: Options of ``tvm-qnn train maqd`` that make it, beside the states.
     """
     cfg = net.cfg
-    names = {2: "binary (-1, 1)", 3: "ternary (-1, 0, 1)"}
     return Description(
-        weights=names.get(cfg.weight_states, f"{cfg.weight_states} states") + ", every layer",
+        weights=_weights(net),
         activations=(
             f"{cfg.activation_states} states (0..{cfg.activation_states - 1}); "
             "8 bits at the image and after the pool"
@@ -107,3 +106,18 @@ def description(net: Any, shape: str, options: str = "") -> Description:
         ),
         checks={"smallest_rounding_margin_in_steps": rounding_margin(net)},
     )
+
+
+def _weights(net: nn.Module) -> str:
+    """Say how many states weights have, and in which layers others."""
+    layers = [module.quantizer.states for module in net.modules() if isinstance(module, MaqdWeight)]
+    first, *middle, last = layers
+    names = {2: "binary (-1, 1)", 3: "ternary (-1, 0, 1)"}
+    most = middle[0] if middle else first
+    text = names.get(most, f"{most} states")
+    others = [
+        f"{states} states in the {place} layer"
+        for states, place in ((first, "first"), (last, "last"))
+        if states != most
+    ]
+    return ", ".join([text, *(others or ["every layer"])])
