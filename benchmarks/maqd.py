@@ -1,6 +1,6 @@
 """Train MaQD networks on CIFAR-10 and write what they reach to benchmarks/results/maqd_*.csv.
 
-    python -m benchmarks.maqd --data DIR --out DIR [--part headline|zoo|resnet|surrogate|grid|norm]
+    python -m benchmarks.maqd --data DIR --out DIR [--part headline] [--part grid] ...
 
 Every network is a cell with a folder below OUT. A finished cell is not trained again, an unfinished
 one goes on after its last whole epoch, so that the same command continues whatever was cut off.
@@ -28,7 +28,7 @@ from tvm_qnn.nn.networks import build
 from tvm_qnn.nn.train import train
 
 RESULTS = Path(__file__).resolve().parent / "results"
-PARTS = ("headline", "zoo", "resnet", "surrogate", "grid", "norm")
+PARTS = ("headline", "medium", "resnet", "surrogate", "grid", "norm")
 
 ENDS = 127
 LARGE = VggConfig()
@@ -57,19 +57,33 @@ class Cell:
     teacher: str = ""
 
 
-def headline(part: str, cfg: VggConfig | ResNetConfig, full_epochs: int, epochs: int) -> list[Cell]:
-    """Full precision; (3, 8) from it, trained on; with finer ends; with these, taught by it."""
+def beside(part: str, cfg: VggConfig | ResNetConfig, full_epochs: int, epochs: int) -> list[Cell]:
+    """Full precision; (3, 8) from it; (3, 8) from it with finer first and last layers."""
     full = f"{part}-float-{full_epochs}"
     first = f"{part}-3-8-{epochs}-after-{full_epochs}"
-    ends = replace(cfg, first_states=ENDS, last_states=ENDS)
+    recipe = replace(QUANTIZED, epochs=epochs)
     return [
         Cell(full, replace(cfg, precision="float"), replace(FULL, epochs=full_epochs)),
-        Cell(first, cfg, replace(QUANTIZED, epochs=epochs), start=full),
-        Cell(f"{first}-tuned", cfg, replace(TUNING, epochs=epochs), start=first),
-        Cell(f"{first}-ends", ends, replace(QUANTIZED, epochs=epochs), start=full),
-        Cell(
-            f"{first}-ends-taught", ends, replace(TAUGHT, epochs=epochs), start=full, teacher=full
-        ),
+        Cell(first, cfg, recipe, start=full),
+        Cell(f"{first}-ends", finer(cfg), recipe, start=full),
+    ]
+
+
+def finer(cfg: VggConfig | ResNetConfig) -> VggConfig | ResNetConfig:
+    """Return the shape with more weight states in the first and the last layer."""
+    return replace(cfg, first_states=ENDS, last_states=ENDS)
+
+
+def headline(full_epochs: int, epochs: int) -> list[Cell]:
+    """The larger network; what training on, and a teacher, change."""
+    full, first, ends = beside("headline", LARGE, full_epochs, epochs)
+    tuning, taught = (replace(recipe, epochs=epochs) for recipe in (TUNING, TAUGHT))
+    return [
+        full,
+        first,
+        Cell(f"{first.name}-tuned", LARGE, tuning, start=first.name),
+        ends,
+        Cell(f"{ends.name}-taught", ends.cfg, taught, start=full.name, teacher=full.name),
     ]
 
 
@@ -241,9 +255,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     data = cifar.load(options.data)
     parts = {
-        "headline": headline("headline", LARGE, options.full_epochs, options.headline_epochs),
-        "zoo": headline("zoo", MEDIUM, options.full_epochs, options.headline_epochs),
-        "resnet": headline("resnet", ResNetConfig(), options.full_epochs, options.headline_epochs),
+        "headline": headline(options.full_epochs, options.headline_epochs),
+        "medium": beside("medium", MEDIUM, options.full_epochs, options.headline_epochs),
+        "resnet": beside("resnet", ResNetConfig(), options.full_epochs, options.headline_epochs),
         "surrogate": surrogate(options.images, options.epochs, options.seeds),
         "grid": grid(options.images, options.epochs),
         "norm": norm(options.images, options.norm_epochs),

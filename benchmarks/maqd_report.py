@@ -169,9 +169,9 @@ def plot(path: Path = PLOT) -> None:
 def section() -> str:
     """Write the section: protocol, deviations and tables."""
     parts = {
-        name: read(name) for name in ("headline", "zoo", "resnet", "grid", "surrogate", "norm")
+        name: read(name) for name in ("headline", "medium", "resnet", "grid", "surrogate", "norm")
     }
-    parts["headline"] += parts["zoo"] + parts["resnet"]
+    parts["headline"] += parts["medium"] + parts["resnet"]
     text = HEAD
     if parts["headline"]:
         text += f"\n### (3, 8) beside full precision\n\n{headline(parts['headline'])}\n"
@@ -206,7 +206,7 @@ def section() -> str:
 
 HEAD = """## MaQD: M-state weights and activations
 
-`python -m benchmarks.maqd --data DIR --out DIR [--part headline|zoo|resnet|surrogate|grid|norm]`
+`python -m benchmarks.maqd --data DIR --out DIR [--part headline|medium|resnet|surrogate|grid|norm]`
 
 MaQD (arXiv 2403.14999) could be read in its abstract and introduction only; the layers follow them
 and secondary descriptions, with the assumptions listed in `tvm_qnn/nn/maqd/layers.py` and
