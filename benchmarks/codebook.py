@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.arm import blocks
-from benchmarks.arm.cases import random_codebook, random_inputs
-from benchmarks.arm.estimate import estimate
 from benchmarks.kernels import CASES, Case, compare, host_target, machine, our_runner
 from tvm_qnn._tvm import tvm
+from tvm_qnn.estimate import blocks
+from tvm_qnn.estimate.kernels import estimate
+from tvm_qnn.estimate.samples import random_codebook, random_inputs
 from tvm_qnn.ops.workload import CodebookWork, ConvWork, Epilogue
 from tvm_qnn.schedules import candidates, family
 from tvm_qnn.spec import Codes

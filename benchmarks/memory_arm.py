@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from benchmarks.arm import blocks, emulate
 from benchmarks.arm.__main__ import BOARDS
-from benchmarks.arm.estimate import Estimate, estimate_call
 from benchmarks.memory import (
     ANSWERS,
     NETWORKS,
@@ -33,6 +31,8 @@ from benchmarks.memory import (
 )
 from benchmarks.memory_cases import Case, Size, cases
 from tvm_qnn._tvm import relax
+from tvm_qnn.estimate import blocks, programs
+from tvm_qnn.estimate.kernels import Estimate, estimate_call
 from tvm_qnn.evaluate import evaluate
 from tvm_qnn.frontend import import_model
 from tvm_qnn.nn.qmann.export import to_onnx
@@ -63,7 +63,7 @@ def operator_cycles(case: Case, target: Target) -> Estimate:
     out = np.zeros_like(case.expected[0])
     function = build_memory(case.work, target, "kernel")
     found = estimate_call(
-        function, [emulate.Call("kernel", (*case.arguments, out))], target, before={}
+        function, [programs.Call("kernel", (*case.arguments, out))], target, before={}
     )
     _check(case.name, found, case.expected[0])
     return found
@@ -82,7 +82,7 @@ class Fused:
 
     kernel: Any
     prepare: Any
-    calls: list[emulate.Call]
+    calls: list[programs.Call]
     expected: np.ndarray
 
 
@@ -103,8 +103,8 @@ def fused(model: onnx.ModelProto, arrays: dict[str, np.ndarray], target: Target)
         lowered[call.args[0]].with_attr("global_symbol", "kernel"),
         lowered[unpack.args[0]].with_attr("global_symbol", "prepare"),
         [
-            emulate.Call("prepare", (stream, packed)),
-            emulate.Call("kernel", (*given, np.zeros_like(expected))),
+            programs.Call("prepare", (stream, packed)),
+            programs.Call("kernel", (*given, np.zeros_like(expected))),
         ],
         expected,
     )

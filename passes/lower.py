@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 
 from tvm_qnn._tvm import relax
 from tvm_qnn.ops import attrs_of, build, codes_of, is_op, shape_of
-from tvm_qnn.ops.workload import CodebookWork, ConvWork, Epilogue
-from tvm_qnn.passes.epilogues import EPILOGUES, taken_epilogues
+from tvm_qnn.ops.workload import CodebookWork, ConvWork
+from tvm_qnn.passes.epilogues import EPILOGUES, epilogue_of, taken_epilogues
 from tvm_qnn.passes.lower_fixed import LowerFixed, is_fixed
 from tvm_qnn.passes.lower_pointwise import lower_pointwise
 from tvm_qnn.passes.rewrite import Rewriter, add_function, constant, rewrite
 from tvm_qnn.passes.workloads import CODEBOOK, CONVOLUTIONS, KERNELS, codebook_work_of, work_of
 from tvm_qnn.schedules import codebook_epilogue, family
+from tvm_qnn.schedules.database import UNTUNED, Database
 from tvm_qnn.schedules.epilogue import output_type
-from tvm_qnn.schedules.family import Kernel
+from tvm_qnn.schedules.family import Family, Kernel
 from tvm_qnn.spec import Codes, pack_stream
 from tvm_qnn.targets.record import Target
 
@@ -86,8 +87,14 @@ class Lowered:
         return sum(stored for _, _, stored in self.kernels.values())
 
 
-def lower(mod: Any, target: Target) -> Lowered:
-    """Return the module without any ``qnn.*`` operator."""
+def lower(mod: Any, target: Target, tuned: Database = UNTUNED) -> Lowered:
+    """Return the module without any ``qnn.*`` operator.
+
+    Args:
+        mod: after ``plan_layout``.
+        target: the device.
+        tuned: records of tuned kernels, which take the place of default schedules.
+    """
     prepared = Prepared()
     fixed = LowerFixed(target, prepared)
     taken = taken_epilogues(mod)
@@ -121,8 +128,8 @@ def lower(mod: Any, target: Target) -> Lowered:
         weights = constant(call.args[1])
         assert weights is not None
         ohwi = weights[:, None, None, :] if weights.ndim == 2 else weights
-        work = work_of(call).with_epilogue(_epilogue(after))
-        kernel = family(attrs["kernel"]).build(work, target, ohwi)
+        work = work_of(call).with_epilogue(epilogue_of(after))
+        kernel = build_kernel(family(attrs["kernel"]), work, ohwi)
         variable = prepared.add(name, kernel, work, ohwi, codes)
         parameters = _parameters(after[0], work.out_channels) if after else []
         result = after[-1] if after else call
@@ -143,8 +150,8 @@ def lower(mod: Any, target: Target) -> Lowered:
         index, table = constant(call.args[1]), constant(call.args[2])
         assert index is not None
         assert table is not None
-        work = codebook_work_of(call).with_epilogue(_epilogue(after))
-        kernel = family(attrs_of(call)["kernel"], codebook=True).build(work, target, index)
+        work = codebook_work_of(call).with_epilogue(epilogue_of(after))
+        kernel = build_kernel(family(attrs_of(call)["kernel"], codebook=True), work, index)
         arguments = [
             call.args[0],
             prepared.add(name, kernel, work, index, work.conv.w),
@@ -156,25 +163,13 @@ def lower(mod: Any, target: Target) -> Lowered:
         out = codebook_epilogue.output_type(work)
         return relax.call_tir(function, arguments, relax.TensorType(*out))
 
+    def build_kernel(chosen: Family[Any], work: Any, weights: NDArray[Any]) -> Kernel:
+        record = tuned.find(chosen, work, target)
+        return chosen.build(work, target, weights, None if record is None else record.trace)
+
     module = rewrite(mod, visit, prepared.variables)
     kernels = {w.operator: (w.kernel.name, w.work, w.stream.nbytes) for w in prepared.weights}
     return Lowered(_with_prepare(module, prepared), kernels, len(prepared.variables))
-
-
-def _epilogue(after: list[Any]) -> Epilogue:
-    if not after:
-        return Epilogue()
-    attrs = attrs_of(after[0])
-    kind = EPILOGUES[after[0].op.name]
-    if kind == "affine":
-        return Epilogue("affine")
-    return Epilogue(
-        kind,  # type: ignore[arg-type]
-        codes_of(attrs),
-        attrs.get("zero", 0),
-        attrs.get("rounding", "half_even"),
-        pack=len(after) > 1,
-    )
 
 
 def _parameters(epilogue: Any, channels: int) -> list[Any]:

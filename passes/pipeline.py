@@ -17,6 +17,7 @@ from tvm_qnn.passes.plan_layout import plan_layout
 from tvm_qnn.passes.recognize import recognize
 from tvm_qnn.passes.select_kernels import select_kernels
 from tvm_qnn.passes.verifier import verify_module
+from tvm_qnn.schedules.database import UNTUNED, Database
 from tvm_qnn.schedules.family import Refusal
 from tvm_qnn.targets.record import Target
 
@@ -60,10 +61,12 @@ def to_integers(mod: Any, dump: Dump | None = None) -> IntegerProgram:
     return IntegerProgram(mod, tuple(refusals))
 
 
-def choose_kernels(mod: Any, target: Target, lowering: str = "auto") -> Any:
+def choose_kernels(
+    mod: Any, target: Target, lowering: str = "auto", tuned: Database = UNTUNED
+) -> Any:
     """Choose kernels and layouts for a target: the module that ``lower`` takes."""
     for name, phase in (
-        ("select_kernels", lambda m: select_kernels(m, target, lowering)),
+        ("select_kernels", lambda m: select_kernels(m, target, lowering, tuned)),
         ("plan_layout", plan_layout),
         ("fuse_memory", fuse_memory),
     ):
@@ -72,8 +75,8 @@ def choose_kernels(mod: Any, target: Target, lowering: str = "auto") -> Any:
     return mod
 
 
-def to_kernels(mod: Any, target: Target) -> Lowered:
+def to_kernels(mod: Any, target: Target, tuned: Database = UNTUNED) -> Lowered:
     """Replace every ``qnn.*`` operator by its kernel."""
-    lowered = lower(mod, target)
+    lowered = lower(mod, target, tuned)
     verify_module(lowered.module, "lower")
     return lowered

@@ -80,5 +80,5 @@ class Family(Protocol[W]):
             work: what to compute.
             target: for which device.
             weights: codes OHWI; only static sums are taken from them, the kernel gets them packed.
-            trace: a tuned MetaSchedule trace to apply instead of the default decisions.
+            trace: tuned decisions, as MetaSchedule writes them, instead of the default ones.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from tvm_qnn._tvm import s_tir, tvm
@@ -15,20 +16,37 @@ from tvm_qnn.targets.record import Target
 W = TypeVar("W")
 
 _LARGEST_TILE = 16
+_LARGEST_STEP = 8
+"""Reduction steps that are unrolled at most: longer bodies compile slowly and fill the caches."""
 
 
 def split_tile(sch: Any, loop: Any, inner: int) -> tuple[Any, Any]:
     """Split a loop by a sampled tile whose default inner extent is ``inner`` (it divides)."""
     extent = int(sch.get(loop).extent)
-    factors = sch.sample_perfect_tile(
-        loop, n=2, max_innermost_factor=_LARGEST_TILE, decision=[extent // inner, inner]
-    )
-    outer, tile = sch.split(loop, factors)
+    outer, tile = split(sch, loop, [extent // inner, inner], _LARGEST_TILE)
     return outer, tile
 
 
+def split(sch: Any, loop: Any, default: Sequence[int], largest: int) -> list[Any]:
+    """Split a loop by sampled factors, outer ones first.
+
+    Args:
+        sch: schedule.
+        loop: the loop.
+        default: factors without tuning; their product is the extent.
+        largest: bound of the innermost factor.
+    """
+    factors = sch.sample_perfect_tile(
+        loop, n=len(default), max_innermost_factor=largest, decision=list(default)
+    )
+    return list(sch.split(loop, factors))
+
+
 def schedule_tiles(sch: Any, work: ConvWork, plan: Plan, *, unroll_taps: bool = False) -> Any:
-    """Nest the blocks ``acc`` and ``result`` into tiles of ``out``; draws the size of the tile.
+    """Nest the blocks ``acc`` and ``result`` into tiles of ``out``.
+
+    Sampled are the size of the tile, how many channels are done for all pixels before the next
+    ones, and how many steps of the reduction are unrolled.
 
     Args:
         sch: schedule of a kernel with blocks ``acc`` (reduction), maybe ``result``, and ``out``.
@@ -41,8 +59,11 @@ def schedule_tiles(sch: Any, work: ConvWork, plan: Plan, *, unroll_taps: bool = 
     """
     n, h, w, c = sch.get_loops(sch.get_sblock("out"))
     w_outer, w_inner = split_tile(sch, w, plan.rows)
-    c_outer, c_inner = split_tile(sch, c, out_blocks(work, plan))
-    order = [c_outer, n, h, w_outer] if plan.weights_outer else [n, h, w_outer, c_outer]
+    blocks = out_blocks(work, plan)
+    count = int(sch.get(c).extent) // blocks
+    default = [count, 1, blocks] if plan.weights_outer else [1, count, blocks]
+    c_outer, c_middle, c_inner = split(sch, c, default, _LARGEST_TILE)
+    order = [c_outer, n, h, w_outer, c_middle]
     sch.reorder(*order, w_inner, c_inner)
     unrolled = [w_inner, c_inner]
     if has_result(work, plan):
@@ -51,14 +72,19 @@ def schedule_tiles(sch: Any, work: ConvWork, plan: Plan, *, unroll_taps: bool = 
         unrolled += sch.get_loops(result)[-2:]
     acc = sch.get_sblock("acc")
     sch.compute_at(acc, order[-1], preserve_unit_loops=True)
-    _, _, pixels, blocks, *reduction = sch.get_loops(acc)[len(order) :]
-    sch.reorder(*reduction, pixels, blocks)
-    unrolled += [pixels, blocks]
+    _, _, pixels, columns, *reduction = sch.get_loops(acc)[len(order) :]
+    if unroll_taps:
+        unrolled += reduction
+    else:
+        last = reduction.pop()
+        steps = int(sch.get(last).extent)
+        outer, several = split(sch, last, [steps, 1], _LARGEST_STEP)
+        unrolled.append(several)
+        reduction += [outer, several]
+    sch.reorder(*reduction, pixels, columns)
+    unrolled += [pixels, columns]
     for loop in unrolled:
         sch.unroll(loop)
-    if unroll_taps:
-        for loop in reduction:
-            sch.unroll(loop)
     init = sch.decompose_reduction(acc, reduction[0])
     for loop in sch.get_loops(init)[-2:]:
         sch.unroll(loop)
@@ -78,14 +104,14 @@ def scheduled(family: Family[W], func: Any, work: W, target: Target, trace: Any,
         func: what :meth:`Family.compute` returns, of any weights.
         work: what it computes.
         target: for which device.
-        trace: a tuned MetaSchedule trace, or None.
+        trace: a tuned trace as MetaSchedule writes it, or None.
         name: of the kernel.
     """
     sch = schedule_of(func)
     if trace is None:
         family.schedule(sch, work, target)
     else:
-        trace.apply_to_schedule(sch, remove_postproc=False)
+        s_tir.schedule.Trace.apply_json_to_schedule(trace, sch)
     return finish(sch, name)
 
 

@@ -22,6 +22,7 @@ from tvm_qnn.passes.canonicalize import canonicalize
 from tvm_qnn.passes.lower import lower
 from tvm_qnn.passes.pipeline import choose_kernels, to_integers, to_kernels
 from tvm_qnn.schedules import FAMILIES
+from tvm_qnn.schedules.database import UNTUNED, Database, load, shipped
 from tvm_qnn.schedules.family import Refusal
 from tvm_qnn.targets import Target
 
@@ -80,6 +81,7 @@ def compile(
     lowering: str = "auto",
     bundle: bool = False,
     batch: int | None = None,
+    database: str | Path | Database | None = None,
 ) -> Artifact:
     """Compile a model for a target.
 
@@ -92,6 +94,8 @@ def compile(
             family wherever it can, ``float`` leaves the whole network to plain TVM.
         bundle: add what the device needs to run the artifact without this package.
         batch: batch size where the model leaves it open.
+        database: records of :func:`tvm_qnn.tune`, which are used beside those that come with the
+            package: a folder, or the records themselves, which then are the only ones.
 
     Raises:
         QnnError: with one clear line, for anything that the caller can do something about.
@@ -100,7 +104,7 @@ def compile(
     if output is not None:
         check_output(output)
     imported = read(model, batch=batch)
-    built = build(imported, device, lowering)
+    built = build(imported, device, lowering, records(database))
     keep = None
     if output is None:
         keep = tempfile.TemporaryDirectory(prefix="tvm-qnn-")
@@ -119,12 +123,17 @@ def compile(
 
 
 def inspect(
-    model: Any, target: str | Target = "host", *, lowering: str = "auto", batch: int | None = None
+    model: Any,
+    target: str | Target = "host",
+    *,
+    lowering: str = "auto",
+    batch: int | None = None,
+    database: str | Path | Database | None = None,
 ) -> Inspection:
     """Tell what becomes of each operator of a model on a target, without building it."""
     device = resolve(target)
     imported = read(model, batch=batch)
-    module, refusals = prepared(imported, device, lowering)
+    module, refusals = prepared(imported, device, lowering, records(database))
     return inspect_module(module, refusals, imported, device)
 
 
@@ -137,8 +146,19 @@ def read(model: Any, batch: int | None = None) -> Imported:
     return import_model(model, batch=batch)
 
 
+def records(database: str | Path | Database | None) -> Database:
+    """Return the records of a folder and of the package, or those that are given.
+
+    Raises:
+        DatabaseError: if there is no such folder, or a file is damaged.
+    """
+    if isinstance(database, Database):
+        return database
+    return Database([*shipped(), *(load(database) if database is not None else ())])
+
+
 def prepared(
-    imported: Imported, target: Target, lowering: str = "auto"
+    imported: Imported, target: Target, lowering: str = "auto", tuned: Database = UNTUNED
 ) -> tuple[Any, tuple[Refusal, ...]]:
     """Return the module that ``lower`` takes, and what stays float.
 
@@ -150,7 +170,7 @@ def prepared(
     if lowering == "float":
         return canonicalize(imported.module), ()
     program = to_integers(imported.module)
-    return choose_kernels(program.module, target, lowering), program.refusals
+    return choose_kernels(program.module, target, lowering, tuned), program.refusals
 
 
 @dataclass(frozen=True)
@@ -164,11 +184,13 @@ class Built:
     weight_bytes: int
 
 
-def build(imported: Imported, target: Target, lowering: str = "auto") -> Built:
+def build(
+    imported: Imported, target: Target, lowering: str = "auto", tuned: Database = UNTUNED
+) -> Built:
     """Lower and build an imported model."""
-    module, refusals = prepared(imported, target, lowering)
+    module, refusals = prepared(imported, target, lowering, tuned)
     inspection = inspect_module(module, refusals, imported, target)
-    lowered = lower(module, target) if lowering == "float" else to_kernels(module, target)
+    lowered = lower(module, target) if lowering == "float" else to_kernels(module, target, tuned)
     return Built(
         build_executable(lowered.module, target),
         inspection,

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.arm import blocks
-from benchmarks.arm.cases import random_inputs
-from benchmarks.arm.estimate import estimate
+from tvm_qnn.estimate import blocks
+from tvm_qnn.estimate.kernels import estimate
+from tvm_qnn.estimate.samples import random_inputs
 from tvm_qnn.ops.workload import ConvWork, Epilogue, EpilogueKind
 from tvm_qnn.schedules import family
 from tvm_qnn.spec import Codes

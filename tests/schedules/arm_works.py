@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.arm import emulate
-from benchmarks.arm.cases import Inputs, random_inputs
-from benchmarks.arm.estimate import calls_of
+from tvm_qnn.estimate import programs
+from tvm_qnn.estimate.kernels import calls_of
+from tvm_qnn.estimate.samples import Inputs, random_inputs
 from tvm_qnn.ops.workload import ConvWork, Epilogue
 from tvm_qnn.schedules import Kernel, family
 from tvm_qnn.spec import Codes
@@ -151,7 +151,7 @@ def run_kernels(
         functions |= {f"prepare_{i}": kernel.prepare, f"kernel_{i}": kernel.func}
         calls += calls_of(kernel, drawn, f"prepare_{i}", f"kernel_{i}")
     names = list(functions)
-    obj = emulate.compile_object(functions, target, folder / "kernels.o")
-    program = emulate.link([obj], names, folder / "program")
-    results = emulate.run(program, names, calls, cpu or str(target.qemu_cpu))
+    obj = programs.compile_object(functions, target, folder / "kernels.o")
+    program = programs.link([obj], names, folder / "program")
+    results = programs.run(program, names, calls, cpu or str(target.qemu_cpu))
     return [Outcome(i, out) for i, out in zip(inputs, results[1::2], strict=True)]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.arm import emulate
 from benchmarks.memory_cases import Case
 from tvm_qnn._tvm import tvm
+from tvm_qnn.estimate import programs
 from tvm_qnn.schedules.memory_kernel import build_memory
 from tvm_qnn.targets.record import Target
 
@@ -29,11 +29,11 @@ def check_emulated(found: list[Case], target: Target, folder: Path) -> None:
     """Link all kernels into one program, run it on an emulated board, and compare."""
     functions = {f"k{i}": build_memory(case.work, target, f"k{i}") for i, case in enumerate(found)}
     calls = [
-        emulate.Call(f"k{i}", (*case.arguments, np.ones_like(case.expected[0])))
+        programs.Call(f"k{i}", (*case.arguments, np.ones_like(case.expected[0])))
         for i, case in enumerate(found)
     ]
-    obj = emulate.compile_object(functions, target, folder / "kernels.o")
-    program = emulate.link([obj], list(functions), folder / "program")
-    results = emulate.run(program, list(functions), calls, str(target.qemu_cpu))
+    obj = programs.compile_object(functions, target, folder / "kernels.o")
+    program = programs.link([obj], list(functions), folder / "program")
+    results = programs.run(program, list(functions), calls, str(target.qemu_cpu))
     for case, result in zip(found, results, strict=True):
         np.testing.assert_array_equal(result, case.expected[0], err_msg=case.name)

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 
-from benchmarks.arm import emulate
-from benchmarks.arm.cases import random_codebook
 from tests.schedules.arm_works import run_kernels
 from tests.schedules.codebook_works import (
     AFFINE,
@@ -18,10 +16,12 @@ from tests.schedules.codebook_works import (
     dense,
     label,
 )
+from tvm_qnn.estimate import programs
+from tvm_qnn.estimate.samples import random_codebook
 from tvm_qnn.schedules import family
 from tvm_qnn.targets.arm import RPI3, RPI4, RPI5
 
-LACKING = emulate.missing()
+LACKING = programs.missing()
 pytestmark = [
     pytest.mark.emulated,
     pytest.mark.skipif(LACKING is not None, reason=LACKING or ""),
@@ -75,7 +75,7 @@ def test_indicators(tmp_path, name, board):
 def test_products_are_not_contracted_with_sums(board):
     work = conv(3, 16, 16, U8)
     kernel = family("taps", codebook=True).build(work, BOARDS[board], random_codebook(work).weights)
-    assembly = emulate.assembly(kernel.func, BOARDS[board])
+    assembly = programs.assembly(kernel.func, BOARDS[board])
     assert "fmul" in assembly
     assert "fadd" in assembly
     assert "fmla" not in assembly
@@ -87,7 +87,7 @@ def test_taps_multiply_nothing_but_the_sums(board):
     """The inner loops add: no integer product of vectors is left."""
     work = conv(3, 16, 16, U8, NONE)
     kernel = family("taps", codebook=True).build(work, BOARDS[board], random_codebook(work).weights)
-    assembly = emulate.assembly(kernel.func, BOARDS[board])
+    assembly = programs.assembly(kernel.func, BOARDS[board])
     assert "uaddw" in assembly
     for product in ("umull\tv", "smull\tv", "smlal", "umlal", "sdot", "udot", "mul\tv"):
         assert product not in assembly.replace("fmul\tv", "")

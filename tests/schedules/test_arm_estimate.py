@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from benchmarks.arm import blocks, emulate
-from benchmarks.arm.cases import random_inputs
-from benchmarks.arm.estimate import estimate
 from tests.schedules.arm_works import I2, I8, U2, U8, dense
+from tvm_qnn.estimate import blocks, programs
+from tvm_qnn.estimate.kernels import estimate
+from tvm_qnn.estimate.samples import random_inputs
 from tvm_qnn.schedules import family
 from tvm_qnn.targets.arm import AARCH64, RPI3, RPI4, RPI5
 
@@ -42,7 +42,7 @@ def test_block_translated_last_is_counted():
 
 @pytest.fixture
 def tools():
-    lacking = emulate.missing()
+    lacking = programs.missing()
     found = blocks.Tools.find()
     if lacking or found is None:
         pytest.skip(lacking or "llvm-mca is not installed (Debian: llvm)")

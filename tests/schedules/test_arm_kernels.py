@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 
-from benchmarks.arm import emulate
-from benchmarks.arm.cases import random_inputs
 from tests.schedules import arm_works
 from tests.schedules.arm_works import (
     BIPOLAR,
@@ -22,6 +20,8 @@ from tests.schedules.arm_works import (
     run_all,
     run_kernels,
 )
+from tvm_qnn.estimate import programs
+from tvm_qnn.estimate.samples import random_inputs
 from tvm_qnn.schedules import family
 from tvm_qnn.schedules.tiling import schedule_of
 from tvm_qnn.targets.arm import RPI3, RPI4, RPI5
@@ -35,7 +35,7 @@ BOARDS = {t.name: t for t in (RPI3, RPI4, RPI5)}
 @pytest.fixture(scope="session")
 def toolchain():
     """Skip where AArch64 programs cannot be linked or run."""
-    lacking = emulate.missing()
+    lacking = programs.missing()
     if lacking:
         pytest.skip(lacking)
 
@@ -91,7 +91,7 @@ def test_tuned_kernels_equal_the_definition(toolchain, tmp_path):
 
 def test_dot_product_instructions_trap_on_a_core_without_them(toolchain, tmp_path):
     work = arm_works.dense(4, 64, 16, I8, I8)
-    with pytest.raises(emulate.EmulationError) as trapped:
+    with pytest.raises(programs.EmulationError) as trapped:
         run_all("dot", [work], RPI5, tmp_path, cpu=RPI4.qemu_cpu)
     assert trapped.value.code == -4
 
@@ -102,7 +102,7 @@ def test_epilogues_are_not_contracted(toolchain, tmp_path, board):
     weights = np.ones(work.weight_shape, np.int8)
     for epilogue in (TO_U8, arm_works.AFFINE):
         kernel = family("dot").build(work.with_epilogue(epilogue), BOARDS[board], weights)
-        assembly = emulate.assembly(kernel.func, BOARDS[board])
+        assembly = programs.assembly(kernel.func, BOARDS[board])
         assert "fmul" in assembly
         assert "fadd" in assembly
         assert "fmla" not in assembly

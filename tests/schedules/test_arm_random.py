@@ -8,13 +8,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.arm import emulate
 from tests.schedules.arm_works import label, run_all
 from tests.schedules.test_random import works
 from tvm_qnn import targets
+from tvm_qnn.estimate import programs
 from tvm_qnn.schedules import FAMILIES
 
-LACKING = emulate.missing()
+LACKING = programs.missing()
 pytestmark = [
     pytest.mark.emulated,
     pytest.mark.skipif(LACKING is not None, reason=LACKING or ""),

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.arm.cases import random_codebook
 from tests.schedules.codebook_works import (
     AFFINE,
     BARE,
@@ -25,6 +24,7 @@ from tests.schedules.helpers import HOST_TARGETS
 from tests.schedules.test_random import works
 from tvm_qnn import spec
 from tvm_qnn._tvm import tvm
+from tvm_qnn.estimate.samples import random_codebook
 from tvm_qnn.ops.workload import CodebookWork, Epilogue
 from tvm_qnn.schedules import CODEBOOK_FAMILIES, candidates, family
 from tvm_qnn.schedules.codebook_taps import Taps

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from benchmarks.arm import emulate
 from benchmarks.memory_arm import fused
 from benchmarks.memory_cases import Size, cases
 from tests.nn.memory_networks import random_network, random_questions
 from tests.schedules.memory_checks import check_emulated
 from tvm_qnn import targets
+from tvm_qnn.estimate import programs
 from tvm_qnn.nn.qmann.export import to_onnx
 from tvm_qnn.spec import FixedPoint
 
-LACKING = emulate.missing()
+LACKING = programs.missing()
 pytestmark = [
     pytest.mark.emulated,
     pytest.mark.skipif(LACKING is not None, reason=LACKING or ""),
@@ -40,7 +40,7 @@ def test_fused_networks_on_emulated_boards(board, variant, tmp_path):
     arrays = dict(zip(("story", "question"), random_questions(rng, 2, 9), strict=True))
     network = fused(to_onnx(net, slots=9, sentence=6, question=4, batch=2), arrays, target)
     functions = {"kernel": network.kernel, "prepare": network.prepare}
-    obj = emulate.compile_object(functions, target, tmp_path / "network.o")
-    program = emulate.link([obj], list(functions), tmp_path / "program")
-    results = emulate.run(program, list(functions), network.calls, str(target.qemu_cpu))
+    obj = programs.compile_object(functions, target, tmp_path / "network.o")
+    program = programs.link([obj], list(functions), tmp_path / "program")
+    results = programs.run(program, list(functions), network.calls, str(target.qemu_cpu))
     np.testing.assert_array_equal(results[-1], network.expected)

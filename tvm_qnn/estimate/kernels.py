@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.arm import blocks, emulate
-from benchmarks.arm.cases import Inputs
+from tvm_qnn.estimate import blocks, programs
+from tvm_qnn.estimate.samples import Inputs
 from tvm_qnn.ops.workload import CodebookWork, ConvWork
 from tvm_qnn.schedules.family import Kernel
 from tvm_qnn.targets.record import Target
@@ -34,14 +34,14 @@ class Estimate:
     output: NDArray[Any]
 
 
-def calls_of(kernel: Kernel, inputs: Inputs, prepare: str, func: str) -> list[emulate.Call]:
+def calls_of(kernel: Kernel, inputs: Inputs, prepare: str, func: str) -> list[programs.Call]:
     """Return the calls that prepare the weights of a kernel and run it once."""
     packed = np.zeros(kernel.packed_shape, kernel.packed_dtype)
     out = np.zeros(inputs.expected.shape, inputs.expected.dtype)
     arguments = (inputs.x, packed, *kernel.constants, *inputs.parameters, out)
     return [
-        emulate.Call(prepare, (inputs.stream, packed)),
-        emulate.Call(func, arguments),
+        programs.Call(prepare, (inputs.stream, packed)),
+        programs.Call(func, arguments),
     ]
 
 
@@ -57,7 +57,7 @@ def estimate(
         kernel: built for ``work`` and ``target``.
         work: what the kernel computes.
         target: names the processors of qemu-user and llvm-mca.
-        inputs: arguments, from :func:`benchmarks.arm.cases.random_inputs`.
+        inputs: arguments, from :func:`tvm_qnn.estimate.samples.random_inputs`.
 
     Raises:
         RuntimeError: where qemu-user, a linker or the LLVM programs are missing.
@@ -69,7 +69,7 @@ def estimate(
 
 
 def estimate_call(
-    func: Any, calls: list[emulate.Call], target: Target, before: dict[str, Any]
+    func: Any, calls: list[programs.Call], target: Target, before: dict[str, Any]
 ) -> Estimate:
     """Estimate one PrimFunc as :func:`estimate` does.
 
@@ -84,16 +84,16 @@ def estimate_call(
         EmulationError: if a kernel traps or writes beyond its arguments.
     """
     tools = blocks.Tools.find()
-    lacking = emulate.missing() or (tools is None and "llvm-mca is not installed")
+    lacking = programs.missing() or (tools is None and "llvm-mca is not installed")
     if lacking or tools is None or target.qemu_cpu is None:
         raise RuntimeError(lacking or f"no emulated processor for {target.name}")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        counted_object = emulate.compile_object({"kernel": func}, target, place / "kernel.o")
+        counted_object = programs.compile_object({"kernel": func}, target, place / "kernel.o")
         objects, names = [counted_object], [*before, "kernel"]
         if before:
-            objects.append(emulate.compile_object(before, target, place / "before.o"))
-        program = emulate.link(objects, names, place / "program")
+            objects.append(programs.compile_object(before, target, place / "before.o"))
+        program = programs.link(objects, names, place / "program")
         code = blocks.locate(tools, counted_object, program, "__tvm_ffi_kernel")
         counted, results = _count(program, names, calls, target.qemu_cpu, code)
     listing = [[code.lines[start + 4 * i] for i in range(size)] for start, size in counted]
@@ -104,7 +104,7 @@ def estimate_call(
 
 
 def _count(
-    program: Path, names: list[str], calls: list[emulate.Call], cpu: str, code: blocks.Code
+    program: Path, names: list[str], calls: list[programs.Call], cpu: str, code: blocks.Code
 ) -> tuple[dict[tuple[int, int], int], list[NDArray[Any]]]:
     """Run calls and count the executed blocks of ``code``; the log goes through a pipe."""
     pipe = program.with_suffix(".log")
@@ -118,8 +118,8 @@ def _count(
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     try:
-        results = emulate.run(program, names, calls, cpu, [*code.flags, "-D", str(pipe)])
-    except emulate.EmulationError:
+        results = programs.run(program, names, calls, cpu, [*code.flags, "-D", str(pipe)])
+    except programs.EmulationError:
         # A program that died before it opened the log would leave the reader waiting.
         os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))
         raise

@@ -1,0 +1,118 @@
+"""Which schedules to try next: MetaSchedule's evolutionary search under its XGBoost cost model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.s_tir import meta_schedule as ms
+
+from tvm_qnn._tvm import tirx, tvm
+from tvm_qnn.schedules.tiling import finish
+from tvm_qnn.tune.task import ENTRY, Task
+
+_FAILED = 1e10
+"""Cost that MetaSchedule gives to what does not run."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A schedule to try.
+
+    Attributes:
+        trace: its decisions, as MetaSchedule writes them.
+        module: the scheduled kernel.
+        measured: what MetaSchedule wants to be told about.
+    """
+
+    trace: Any
+    module: Any
+    measured: Any
+
+
+class Search:
+    """The search for one task.
+
+    Args:
+        task: what is tuned.
+        model: cost model, shared by the searches of a session.
+        most: schedules that it may be asked for.
+        batch: schedules of one turn.
+        seed: of everything random.
+    """
+
+    def __init__(self, task: Task, model: Any, most: int, batch: int, seed: int) -> None:
+        self._model = model
+        self._database = ms.database.MemoryDatabase()
+        func = task.family.compute(task.work, task.target)
+        module = tvm.IRModule({ENTRY: func})
+        self._workload = self._database.commit_workload(module)
+
+        def space(sch: Any) -> Any:
+            task.family.schedule(sch, task.work, task.target)
+            return sch
+
+        self._context = ms.TuneContext(
+            module,
+            target=task.target.tvm(),
+            space_generator=ms.space_generator.ScheduleFn(
+                space, sch_rules=[], postprocs=[], mutator_probs={ms.mutator.MutateTileSize(): 1.0}
+            ),
+            search_strategy=ms.search_strategy.EvolutionarySearch(
+                population_size=128, init_min_unmeasured=1, genetic_num_iters=3, eps_greedy=0.1
+            ),
+            task_name=task.name,
+            rand_state=seed + 1,
+            num_threads=os.cpu_count() or 1,
+        )
+        self._context.pre_tuning(most, batch, database=self._database, cost_model=model)
+
+    def ask(self) -> list[Candidate]:
+        """Return the next schedules to try; none where all have been tried."""
+        found = self._context.generate_measure_candidates() or []
+        return [
+            Candidate(_plain(c.sch.trace.as_json()), tvm.IRModule({ENTRY: finish(c.sch, ENTRY)}), c)
+            for c in found
+        ]
+
+    def tell(self, candidates: Sequence[Candidate], costs: Sequence[float | None]) -> None:
+        """Learn what candidates cost; None for those that failed."""
+        given = [c.measured for c in candidates]
+        results = [
+            ms.runner.RunnerResult([cost], None)
+            if cost is not None
+            else ms.runner.RunnerResult(None, "failed")
+            for cost in costs
+        ]
+        self._context.notify_runner_results(given, results)
+        self._model.update(self._context, given, results)
+        for candidate, cost in zip(given, costs, strict=True):
+            self._database.commit_tuning_record(
+                ms.database.TuningRecord(
+                    candidate.sch.trace,
+                    self._workload,
+                    [_FAILED if cost is None else cost],
+                    self._context.target,
+                    candidate.args_info,
+                )
+            )
+
+
+def _plain(node: Any) -> Any:
+    """Return what JSON can write for TVM's arrays, numbers and strings."""
+    if isinstance(node, Sequence) and not isinstance(node, str):
+        return [_plain(part) for part in node]
+    if isinstance(node, tirx.IntImm | tirx.FloatImm):
+        return node.value
+    return node
+
+
+def cost_model() -> Any:
+    """Return MetaSchedule's XGBoost model.
+
+    Raises:
+        ImportError: xgboost is not installed.
+    """
+    return ms.cost_model.XGBModel(num_warmup_samples=16, num_tuning_cores=os.cpu_count() or 1)

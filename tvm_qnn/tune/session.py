@@ -1,0 +1,176 @@
+"""A tuning session: defaults first, then the kernels that cost most, until the trials are spent."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tvm_qnn.schedules.database import Database, load, save
+from tvm_qnn.schedules.records import Record
+from tvm_qnn.tune import workers
+from tvm_qnn.tune.device import Device
+from tvm_qnn.tune.journal import Journal
+from tvm_qnn.tune.progress import Tuning
+from tvm_qnn.tune.search import Search, cost_model
+from tvm_qnn.tune.task import Task
+
+BATCH = 16
+"""Schedules of one turn."""
+HOPELESS = 4.0
+"""A family whose default schedule is so many times slower than another's is not tuned."""
+
+Report = Callable[[Sequence[Tuning], int, int], None]
+"""Called after every turn with all tunings, the trials done and their total."""
+
+
+class Session:
+    """Tunes kernels on a device and keeps a database.
+
+    Args:
+        tasks: what to tune.
+        device: where candidates are measured.
+        folder: of the database; records of before stay unless better ones are found.
+        trials: schedules to try in all.
+        seed: of everything random.
+        resume: use what an interrupted session has measured.
+        report: see :data:`Report`.
+    """
+
+    def __init__(
+        self, tasks: Sequence[Task], device: Device, folder: Path, *, trials: int, seed: int,
+        resume: bool, report: Report,
+    ) -> None:  # fmt: skip
+        self._device, self._folder, self._trials, self._seed = device, folder, trials, seed
+        self._report = report
+        self._before = list(load(folder)) if folder.is_dir() else []
+        self._found: dict[tuple[str, ...], Record] = {}
+        self._journal = Journal(folder, device, resume=resume)
+        self.tunings = [Tuning(task) for task in tasks]
+        self._searches: dict[Task, Search] = {}
+        self._model: Any = None
+
+    @property
+    def done(self) -> int:
+        """Trials so far."""
+        return sum(tuning.trials for tuning in self.tunings)
+
+    def run(self) -> Database:
+        """Tune; whenever it is interrupted, the database holds what was found before.
+
+        Returns:
+            the database, as it is in the folder.
+        """
+        with tempfile.TemporaryDirectory(prefix="tvm-qnn-") as scratch:
+            self._arguments = Path(scratch)
+            for tuning in self.tunings:
+                self._measure_default(tuning)
+            self._drop_hopeless()
+            while self.done < self._trials and (tuning := self._next()) is not None:
+                self._turn(tuning)
+            for tuning in self.tunings:
+                self._settle(tuning)
+        return self._database()
+
+    def _database(self) -> Database:
+        """Return the records of before and of this session."""
+        return Database([*self._before, *self._found.values()])
+
+    def _next(self) -> Tuning | None:
+        return max((t for t in self.tunings if t.open), key=lambda t: t.urgency, default=None)
+
+    def _measure_default(self, tuning: Tuning) -> None:
+        task = tuning.task
+        path = self._path(task)
+        workers.save_arguments(path, task.arguments(), task.inputs.expected)
+        cost, error = self._measured(task, [(None, task.module())])[0]
+        tuning.take(None, cost, error)
+        tuning.default = cost
+        if cost is None:
+            tuning.dropped = error
+        else:
+            self._keep(tuning)
+        self._report(self.tunings, self.done, self._trials)
+
+    def _drop_hopeless(self) -> None:
+        """Leave families alone that cannot win."""
+        for tuning in self.tunings:
+            same = [t for t in self.tunings if set(t.task.operators) & set(tuning.task.operators)]
+            best = min((t for t in same if t.best is not None), key=lambda t: t.best or 0.0)
+            if tuning.best is not None and tuning.best > HOPELESS * (best.best or 0.0):
+                times = tuning.best / (best.best or 1.0)
+                tuning.dropped = f"{times:.1f} times slower than {best.task.family.name}"
+
+    def _turn(self, tuning: Tuning) -> None:
+        task = tuning.task
+        if task not in self._searches:
+            self._model = self._model or cost_model()
+            most = self._trials + BATCH
+            self._searches[task] = Search(task, self._model, most, BATCH, self._seed)
+        search = self._searches[task]
+        candidates = search.ask()[: self._trials - self.done]
+        if not candidates:
+            tuning.exhausted = True
+            return
+        results = self._measured(task, [(c.trace, c.module) for c in candidates])
+        search.tell(candidates, [cost for cost, _ in results])
+        better = [
+            tuning.take(candidate.trace, cost, error)
+            for candidate, (cost, error) in zip(candidates, results, strict=True)
+        ]
+        tuning.stalls = 0 if any(better) else tuning.stalls + 1
+        if any(better):
+            self._keep(tuning)
+        self._report(self.tunings, self.done, self._trials)
+
+    def _measured(
+        self, task: Task, candidates: Sequence[tuple[Any, Any]]
+    ) -> list[tuple[float | None, str]]:
+        """Measure (trace, module) pairs, but for those in the journal."""
+        known = [self._journal.find(task, trace) for trace, _ in candidates]
+        new = [c for c, found in zip(candidates, known, strict=True) if found is None]
+        results = self._device.measure([module for _, module in new], self._path(task))
+        fresh = iter([(result.cost, result.error) for result in results])
+        found = [entry if entry is not None else next(fresh) for entry in known]
+        for (trace, _), entry, before in zip(candidates, found, known, strict=True):
+            if before is None:
+                self._journal.add(task, trace, *entry)
+        return found
+
+    def _settle(self, tuning: Tuning) -> None:
+        """Measure the default and the best schedule once more, in turns, and keep the gain."""
+        if tuning.best is None or tuning.trace is None:
+            return
+        task = tuning.task
+        pair = [task.module(), task.module(tuning.trace)]
+        results = self._device.measure(pair * 3, self._path(task))
+        costs = [[r.cost for r in results[i::2] if r.cost is not None] for i in (0, 1)]
+        if all(costs):
+            tuning.default, tuning.best = min(costs[0]), min(costs[1])
+        if tuning.gain <= 1.0:
+            tuning.best, tuning.trace = tuning.default, None
+        self._keep(tuning)
+        self._report(self.tunings, self.done, self._trials)
+
+    def _keep(self, tuning: Tuning) -> None:
+        assert tuning.best is not None
+        assert tuning.default is not None
+        target, work, family, kernel = tuning.task.key
+        record = Record(
+            target=target,
+            work=work,
+            family=family,
+            kernel=kernel,
+            cost=tuning.best,
+            default=tuning.default,
+            unit=self._device.unit,
+            trials=tuning.trials,
+            device=self._device.description,
+            trace=tuning.trace,
+        )
+        self._found[record.key] = record
+        save(self._database(), self._folder)
+
+    def _path(self, task: Task) -> Path:
+        return self._arguments / f"{task.key[-1]}.npz"
