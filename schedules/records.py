@@ -10,11 +10,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tvm_qnn.ops.workload import CodebookWork, ConvWork
+from tvm_qnn.ops.workload import CodebookWork, ConvWork, Epilogue
 from tvm_qnn.schedules.family import Family
+from tvm_qnn.spec import Codes
 from tvm_qnn.targets.record import Target
 
 Work = ConvWork | CodebookWork
@@ -89,3 +91,39 @@ def digest(family: Family[Any], work: Work, target: Target) -> str:
     """Identify the kernel that a family makes for some work before it is scheduled."""
     text = family.compute(work, target).script()
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def parse_work(key: str) -> Work:
+    """Undo :func:`work_key`.
+
+    Raises:
+        ValueError: the text describes no work.
+    """
+    try:
+        fields = json.loads(key)
+        conv = fields.get("conv", fields)
+        parsed = ConvWork(
+            **{
+                name: _PARTS[name](value) if name in _PARTS else _tuples(value)
+                for name, value in conv.items()
+            }
+        )
+        return CodebookWork(parsed, fields.get("rows", 1)) if "conv" in fields else parsed
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"no work: {key}") from error
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _epilogue(fields: Any) -> Epilogue:
+    codes = Codes(**fields["codes"]) if "codes" in fields else None
+    return Epilogue(**{**fields, "codes": codes})
+
+
+_PARTS: dict[str, Callable[[Any], Any]] = {
+    "x": lambda fields: Codes(**fields),
+    "w": lambda fields: Codes(**fields),
+    "epilogue": _epilogue,
+}

@@ -46,6 +46,7 @@ class Row:
         kernel: name of the kernel, or ``float``.
         epilogue: what the kernel does to its accumulators before it stores them.
         why: why this kernel.
+        gain: how many times faster than by its default schedule; 0 where it is not tuned.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Row:
     kernel: str
     epilogue: str
     why: str
+    gain: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def _row(name: str, call: Any, seen: set[bytes]) -> tuple[Row | None, int]:
         row = Row(
             name, work.kind, shape, work.w.bits, work.x.bits, 0, work.macs,
             packed_bytes(count, work.w.bits), work.name(attrs.get("kernel", "")), "",
-            attrs.get("why", ""),
+            attrs.get("why", ""), attrs.get("gain", 0.0),
         )  # fmt: skip
         return row, count
     if is_op(call, CODEBOOK):
@@ -155,7 +157,7 @@ def _row(name: str, call: Any, seen: set[bytes]) -> tuple[Row | None, int]:
         row = Row(
             name, conv.kind, shape, conv.w.bits, conv.x.bits, values, conv.macs,
             packed_bytes(count, conv.w.bits) + 4 * values * book.rows,
-            book.name(attrs.get("kernel", "")), "", attrs.get("why", ""),
+            book.name(attrs.get("kernel", "")), "", attrs.get("why", ""), attrs.get("gain", 0.0),
         )  # fmt: skip
         return row, count
     if operator in _MOVES or operator == "qnn.pack":

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from tvm_qnn import __version__
+from tvm_qnn.cli.database import app as database_app
+from tvm_qnn.cli.device import app as device_app
 from tvm_qnn.nn.cli import app as train_app
 
 app = typer.Typer(
@@ -17,6 +19,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(train_app, name="train")
+app.add_typer(database_app, name="database")
+app.add_typer(device_app, name="device")
 
 Model = Annotated[
     str, typer.Argument(help="ONNX file, or zoo:NAME (see tvm-qnn zoo).", show_default=False)
@@ -27,6 +31,10 @@ Lowering = Annotated[
 ]
 Batch = Annotated[
     int | None, typer.Option(help="Batch size where the model leaves it open.", show_default=False)
+]
+Database = Annotated[
+    Path | None,
+    typer.Option(help="Records of tvm-qnn tune, beside those of the package.", show_default=False),
 ]
 
 
@@ -51,13 +59,15 @@ def inspect(
     target: TargetName = "host",
     lowering: Lowering = "auto",
     batch: Batch = None,
+    database: Database = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show what becomes of each operator, and what stays float and why."""
     from tvm_qnn.cli.tables import print_inspection
     from tvm_qnn.compiler import inspect as inspect_model
 
-    print_inspection(inspect_model(model, target, lowering=lowering, batch=batch), as_json=json)
+    found = inspect_model(model, target, lowering=lowering, batch=batch, database=database)
+    print_inspection(found, as_json=json)
 
 
 @app.command("compile")
@@ -70,6 +80,7 @@ def compile_command(
         bool, typer.Option("--bundle", help="Add what the device needs to run it.")
     ] = False,
     batch: Batch = None,
+    database: Database = None,
 ) -> None:
     """Compile a model to a folder with a shared library and a manifest."""
     from rich.console import Console
@@ -80,8 +91,9 @@ def compile_command(
     console = Console()
     with console.status(f"compiling for {target}"):
         artifact = compile_model(
-            model, target, output, lowering=lowering, bundle=bundle, batch=batch
-        )
+            model, target, output, lowering=lowering, bundle=bundle, batch=batch,
+            database=database,
+        )  # fmt: skip
     print_refusals(console, artifact.inspection)
     console.print(f"{artifact.path}: {sizes(artifact.manifest)}", highlight=False, markup=False)
 
@@ -108,6 +120,32 @@ def run(
     from tvm_qnn.cli.running import run_model
 
     run_model(model, input, output, target, lowering, repeat, threads, batch)
+
+
+@app.command()
+def tune(
+    model: Model,
+    target: TargetName = "host",
+    database: Annotated[Path, typer.Option(help="Folder of records; made if missing.")] = Path(
+        "tuned"
+    ),
+    device: Annotated[
+        str, typer.Option(help="What measures: host, estimate, or rpc://HOST:PORT/KEY.")
+    ] = "host",
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, help="Schedules to try in all.", show_default="32 a kernel"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a session was interrupted.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    batch: Batch = None,
+) -> None:
+    """Search for faster schedules of the kernels of a model."""
+    from tvm_qnn.cli.tuning import tune_model
+
+    tune_model(model, target, database, device, trials, seed, resume, batch)
 
 
 @app.command()

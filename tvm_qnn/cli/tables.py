@@ -59,10 +59,11 @@ def print_inspection(inspection: Inspection, as_json: bool = False) -> None:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    for heading in ("operator", "shape", "W", "A", "MACs", "bytes", "kernel", "out"):
+    numbers = ("W", "A", "MACs", "bytes", "tuned")
+    for heading in ("operator", "shape", "W", "A", "MACs", "bytes", "kernel", "tuned", "out"):
         table.add_column(
             heading,
-            justify="right" if heading in ("W", "A", "MACs", "bytes") else "left",
+            justify="right" if heading in numbers else "left",
             no_wrap=heading != "operator",
             overflow="fold",
         )
@@ -76,6 +77,7 @@ def print_inspection(inspection: Inspection, as_json: bool = False) -> None:
             count(row.macs) if row.macs else "",
             f"{row.weight_bytes:,}" if row.weight_bytes else "",
             row.kernel,
+            f"{row.gain:.2f}x" if row.gain else "",
             row.epilogue.partition(" ")[0],
             style="yellow" if row.kernel == "float" else None,
         )

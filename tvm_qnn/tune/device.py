@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from tvm_qnn.estimate import blocks, programs
 from tvm_qnn.schedules.records import Unit
 from tvm_qnn.targets.link import linker
 from tvm_qnn.targets.record import Target
-from tvm_qnn.tune import workers
+from tvm_qnn.tune import fleet, workers
 from tvm_qnn.tune.task import ENTRY
 
 TIMEOUT = 30.0
@@ -75,21 +76,57 @@ class Host:
     def measure(self, modules: Sequence[Any], arguments: Path) -> list[Result]:
         """See :class:`Device`."""
         with tempfile.TemporaryDirectory(prefix="tvm-qnn-") as folder:
-            jobs = [
-                (module, self._target, self._linker, f"{folder}/{number}.so", ENTRY)
-                for number, module in enumerate(modules)
-            ]
-            built = _run(self._builders, workers.build, jobs)
-            ready = [path for path, error in built if not error]
-            timed = iter(
-                _run(self._runner, workers.measure, [(p, str(arguments), ENTRY) for p in ready])
-            )
-            return [Result(None, error) if error else _result(*next(timed)) for _, error in built]
+            return _build_and_time(
+                self._builders, self._runner, workers.measure, modules,
+                (self._target, self._linker), (str(arguments), ENTRY), folder,
+            )  # fmt: skip
 
     def close(self) -> None:
         """See :class:`Device`."""
         self._builders.shutdown()
         self._runner.shutdown()
+
+
+class Boards:
+    """Boards that a TVM tracker lends: candidates are built here and timed on all of one key."""
+
+    unit: Unit = "seconds"
+
+    def __init__(self, target: Target, host: str, port: int, key: str) -> None:
+        self._target, self._linker, self._address = target, linker(target), (host, port, key)
+        boards = fleet.boards(host, port).get(key, 0)
+        if not boards:
+            raise TargetError(
+                f"rpc://{host}:{port}/{key}: the tracker has no board of that key; on the board "
+                f"run: tvm-qnn device serve --tracker {host}:{port} --key {key}"
+            )
+        self._builders = PopenPoolExecutor(os.cpu_count(), TIMEOUT)
+        self._runners = PopenPoolExecutor(boards, 2 * TIMEOUT)
+        self.description = f"{key} over RPC"
+
+    def measure(self, modules: Sequence[Any], arguments: Path) -> list[Result]:
+        """See :class:`Device`.
+
+        Raises:
+            TargetError: all boards are gone.
+        """
+        with tempfile.TemporaryDirectory(prefix="tvm-qnn-") as folder:
+            found = _build_and_time(
+                self._builders, self._runners, workers.measure_remotely, modules,
+                (self._target, self._linker), (str(arguments), ENTRY, *self._address), folder,
+            )  # fmt: skip
+        host, port, key = self._address
+        if any(r.cost is None for r in found) and not fleet.boards(host, port).get(key, 0):
+            raise TargetError(
+                f"rpc://{host}:{port}/{key}: the last board is gone; bring one back and go on with "
+                "--resume"
+            )
+        return found
+
+    def close(self) -> None:
+        """See :class:`Device`."""
+        self._builders.shutdown()
+        self._runners.shutdown()
 
 
 class Estimate:
@@ -99,7 +136,9 @@ class Estimate:
 
     def __init__(self, target: Target) -> None:
         tools = blocks.Tools.find()
-        lacking = programs.missing() or (tools is None and "llvm-mca is not installed (Debian: llvm)")
+        lacking = programs.missing() or (
+            tools is None and "llvm-mca is not installed (Debian: llvm)"
+        )
         if lacking or tools is None:
             raise TargetError(f"--device estimate: {lacking}")
         if not target.mca_cpu or target.qemu_cpu is None:
@@ -116,6 +155,18 @@ class Estimate:
     def close(self) -> None:
         """See :class:`Device`."""
         self._pool.shutdown()
+
+
+def _build_and_time(
+    builders: Any, runners: Any, timer: Any, modules: Sequence[Any], made: tuple[Any, ...],
+    given: tuple[Any, ...], folder: str,
+) -> list[Result]:  # fmt: skip
+    """Build candidates in parallel; when all are built, time them."""
+    jobs = [(module, *made, f"{folder}/{uuid.uuid4().hex}.so", ENTRY) for module in modules]
+    built = _run(builders, workers.build, jobs)
+    ready = [(path, *given) for path, error in built if not error]
+    timed = iter(_run(runners, timer, ready))
+    return [Result(None, error) if error else _result(*next(timed)) for _, error in built]
 
 
 def _run(pool: Any, work: Any, jobs: Sequence[tuple[Any, ...]]) -> list[tuple[Any, str]]:
@@ -161,6 +212,8 @@ def open_device(name: str, target: Target) -> Iterator[Device]:
         device: Device = Host(target)
     elif name == "estimate":
         device = Estimate(target)
+    elif name.startswith("rpc://"):
+        device = Boards(target, *fleet.address(name))
     else:
         raise TargetError(f"--device {name}: give host, estimate or rpc://HOST:PORT/KEY")
     try:

@@ -17,6 +17,8 @@ from tvm_qnn.targets.record import Target
 SHORTEST = 0.005
 """Seconds of one timing at least."""
 TIMINGS = 5
+SESSION = 60
+"""Seconds after which a board ends a session that does not come back."""
 
 
 class WrongResultError(Exception):
@@ -32,13 +34,32 @@ def build(module: Any, target: Target, linker: Linker, path: str, entry: str) ->
 
 def measure(path: str, arguments: str, entry: str) -> float:
     """Run a candidate on this machine, check its result and return its seconds a call."""
-    module, given = tvm.runtime.load_module(path), load_arguments(arguments)
-    tensors = [tvm.runtime.tensor(a) for a in given[:-1]]
+    return _timed(tvm.runtime.load_module(path), tvm.cpu(), arguments, entry)
+
+
+def measure_remotely(
+    path: str, arguments: str, entry: str, host: str, port: int, key: str
+) -> float:
+    """Do what :func:`measure` does on the next free board of a tracker."""
+    from tvm import rpc
+
+    session = rpc.connect_tracker(host, port).request(key, session_timeout=SESSION)
+    name = Path(path).name
+    session.upload(path)
+    try:
+        return _timed(session.load_module(name), session.cpu(0), arguments, entry)
+    finally:
+        session.remove(name)
+
+
+def _timed(module: Any, device: Any, arguments: str, entry: str) -> float:
+    given = load_arguments(arguments)
+    tensors = [tvm.runtime.tensor(a, device) for a in given[:-1]]
     module[entry](*tensors)
     check(tensors[-1].numpy(), given[-1])
-    first = module.time_evaluator(entry, tvm.cpu(), number=1, repeat=1)(*tensors).mean
+    first = module.time_evaluator(entry, device, number=1, repeat=1)(*tensors).mean
     number = max(1, int(SHORTEST / first))
-    timer = module.time_evaluator(entry, tvm.cpu(), number=number, repeat=TIMINGS)
+    timer = module.time_evaluator(entry, device, number=number, repeat=TIMINGS)
     # What else runs on the machine only ever adds.
     return float(min(timer(*tensors).results))
 
@@ -70,8 +91,6 @@ def load_arguments(path: str) -> tuple[NDArray[Any], ...]:
         return tuple(arrays[f"arr_{i}"] for i in range(len(arrays.files)))
 
 
-def save_arguments(
-    path: Path, arguments: tuple[NDArray[Any], ...], expected: NDArray[Any]
-) -> None:
+def save_arguments(path: Path, arguments: tuple[NDArray[Any], ...], expected: NDArray[Any]) -> None:
     """Write the arguments of a kernel and the result that it must compute."""
     np.savez(path, *arguments, expected)

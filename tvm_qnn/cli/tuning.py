@@ -1,0 +1,148 @@
+"""``tvm-qnn tune``: a live table of kernels while they get faster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from tvm_qnn.cli.tables import count, duration
+
+
+def tune_model(
+    model: str, target: str, database: Path, device: str, trials: int | None, seed: int,
+    resume: bool, batch: int | None,
+) -> None:  # fmt: skip
+    """Tune a model under a live table."""
+    from tvm_qnn.tune import Outcome, tune
+
+    console = Console()
+    start = time.monotonic()
+    shown: Sequence[Any] = ()
+    outcome: Outcome | None = None
+
+    with Live(console=console, auto_refresh=False) as live:
+
+        def report(tunings: Sequence[Any], done: int, total: int) -> None:
+            nonlocal shown
+            shown = tunings
+            live.update(
+                Group(_table(tunings, device), _left(done, total, time.monotonic() - start)),
+                refresh=True,
+            )
+
+        try:
+            outcome = tune(
+                model, target, database, device=device, trials=trials, seed=seed, resume=resume,
+                batch=batch, report=report,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            live.stop()
+            console.print(f"stopped; {database} holds what was found, --resume goes on from there")
+            raise
+    shown = outcome.tunings
+    for tuning in shown:
+        for reason, times in tuning.errors.items():
+            console.print(
+                f"{tuning.task.name}: {times} of {tuning.trials} schedules failed: {reason}",
+                style="yellow", markup=False, highlight=False,
+            )  # fmt: skip
+    console.print(f"use it: tvm-qnn compile {model} -t {target} --database {database} -o DIR")
+
+
+def _table(tunings: Sequence[Any], device: str) -> Table:
+    """Write a row for each kernel, those that cost most first."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    unit = "cycles, estimated" if device == "estimate" else "time"
+    for heading in ("kernel", "shape", "uses", "tried", "failed", f"best ({unit})", "gain", ""):
+        right = heading in ("uses", "tried", "failed", "gain") or heading.startswith("best")
+        table.add_column(heading, justify="right" if right else "left", no_wrap=heading != "")
+    for tuning in sorted(tunings, key=lambda t: -len(t.task.operators) * (t.best or 0.0)):
+        best = tuning.best
+        table.add_row(
+            tuning.task.name,
+            escape(shape(tuning.task.work)),
+            str(len(tuning.task.operators)),
+            str(tuning.trials),
+            str(tuning.failed or ""),
+            "" if best is None else count(best) if device == "estimate" else duration(best),
+            "" if best is None else f"{tuning.gain:.2f}",
+            escape(tuning.dropped or ("all tried" if tuning.exhausted else "")),
+            style="dim" if tuning.dropped else None,
+        )
+    return table
+
+
+def shape(work: Any) -> str:
+    """Write the shape of some work: 3x3 64-128 14x14."""
+    conv = getattr(work, "conv", work)
+    if conv.dense:
+        return f"{conv.width}x {conv.in_channels}-{conv.out_channels}"
+    kernel = "x".join(map(str, conv.kernel))
+    stride = f"/{conv.strides[0]}" if conv.strides != (1, 1) else ""
+    return f"{kernel}{stride} {conv.in_channels}-{conv.out_channels} {conv.height}x{conv.width}"
+
+
+def _left(done: int, total: int, seconds: float) -> str:
+    """Write how far the session is and how long it may still take."""
+    left = seconds / max(done, 1) * max(total - done, 0)
+    return f"{done} of {total} schedules, {seconds:.0f} s, about {left:.0f} s left"
+
+
+def show_database(folder: Path) -> None:
+    """Print the records of a database."""
+    from tvm_qnn.schedules.database import load
+    from tvm_qnn.schedules.records import parse_work
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in ("target", "kernel", "shape", "cost", "gain", "tried", "device"):
+        right = heading in ("cost", "gain", "tried")
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    for record in load(folder):
+        work = parse_work(record.work)
+        measured = record.unit == "seconds"
+        table.add_row(
+            record.target,
+            work.name(record.family),
+            shape(work),
+            duration(record.cost) if measured else f"{count(record.cost)} cycles (estimated)",
+            f"{record.gain:.2f}",
+            str(record.trials),
+            escape(record.device),
+        )
+    Console().print(table)
+
+
+def merge_databases(into: Path, others: Sequence[Path]) -> None:
+    """Add the records of other databases to one."""
+    from tvm_qnn.schedules.database import Database, load, save
+
+    # All are read before anything is written.
+    found = [load(folder) for folder in others]
+    database = load(into) if into.is_dir() else Database()
+    taken = sum(database.merge(other) for other in found)
+    save(database, into)
+    Console().print(f"{into}: {taken} new or better records, {len(database)} in all")
+
+
+def prune_database(folder: Path) -> None:
+    """Delete the records that no kernel of this version can use."""
+    from tvm_qnn.schedules.database import load, save
+    from tvm_qnn.tune.stale import stale
+
+    database = load(folder)
+    gone = [(record, why) for record in database if (why := stale(record))]
+    for record, why in gone:
+        Console().print(
+            f"{record.target} {record.family} {record.work}: {why}", markup=False, soft_wrap=True
+        )
+    database.drop(record for record, _ in gone)
+    save(database, folder)
+    Console().print(f"{folder}: {len(gone)} records deleted, {len(database)} left")
