@@ -193,6 +193,20 @@ def targets_command(
     print_targets(as_json=json)
 
 
+@app.command()
+def doctor(
+    target: TargetName = "host",
+    device: Annotated[
+        str, typer.Option(help="What is to measure: host, estimate, or rpc://HOST:PORT/KEY.")
+    ] = "host",
+) -> None:
+    """Check what tuning and measuring need; exit code 1 if something is missing."""
+    from tvm_qnn.cli.tables import print_checks
+
+    if not print_checks(target, device):
+        raise typer.Exit(1)
+
+
 @app.command("zoo")
 def zoo_command(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,

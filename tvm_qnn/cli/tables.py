@@ -168,3 +168,29 @@ def print_zoo(as_json: bool = False) -> None:
             f"{entry.size_bytes:,}",
         )
     Console().print(table)
+
+
+def print_checks(target: str, device: str) -> bool:
+    """Print what ``doctor`` finds, each line as it comes; tell whether tuning can work."""
+    from itertools import chain
+
+    from tvm_qnn import targets
+    from tvm_qnn.tune import doctor
+
+    device_target = targets.get(target)
+    console = Console(soft_wrap=True)
+    remote = device.startswith("rpc://")
+    found = chain(
+        doctor.check_host(device_target),
+        doctor.check_boards(device_target, device) if remote else (),
+    )
+    well = True
+    for check in found:
+        mark, style = (
+            ("!!", "red") if check.fatal else ("! ", "yellow") if check.remedy else ("ok", "")
+        )
+        console.print(f"{mark} {check.name}: {check.found}", style=style, markup=False)
+        if check.remedy:
+            console.print(f"   {check.remedy}", style="dim", markup=False, highlight=False)
+        well &= not check.fatal
+    return well

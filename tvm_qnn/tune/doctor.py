@@ -1,0 +1,195 @@
+"""Check what tuning and measuring need, each with its remedy."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvm import rpc
+
+from tvm_qnn import targets
+from tvm_qnn._tvm import tvm
+from tvm_qnn.errors import QnnError
+from tvm_qnn.estimate import blocks, programs
+from tvm_qnn.targets.instructions import required_flags
+from tvm_qnn.targets.link import linker
+from tvm_qnn.targets.record import Target
+from tvm_qnn.tune import fleet
+from tvm_qnn.tune.probe import build_probe, reader
+
+Read = Callable[[str], str]
+_FREQUENCY = "/sys/devices/system/cpu/cpu0/cpufreq/"
+_THROTTLED = "/sys/devices/platform/soc/soc:firmware/get_throttled"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report.
+
+    Attributes:
+        name: what was looked at.
+        found: what was found.
+        remedy: what to do about it; "" where all is well.
+        fatal: tuning cannot work so.
+    """
+
+    name: str
+    found: str
+    remedy: str = ""
+    fatal: bool = False
+
+
+def check_host(target: Target) -> Iterator[Check]:
+    """Check this machine: versions, tool chain, emulation, clock."""
+    yield _packages()
+    yield _cost_model()
+    yield _linker(target)
+    if target.mca_cpu:
+        yield _estimates()
+    if targets.reachable(target).startswith("native"):
+        yield from _machine(lambda name: _local(name), target)
+        yield _round_trip_here(target)
+
+
+def check_boards(target: Target, address: str) -> Iterator[Check]:
+    """Check a tracker and one board of a key.
+
+    Args:
+        target: what code for the board is built for.
+        address: ``rpc://HOST:PORT/KEY``.
+    """
+    host, port, key = fleet.address(address)
+    try:
+        known = fleet.boards(host, port)
+    except QnnError as error:
+        yield Check("tracker", str(error), f"tvm-qnn device tracker --port {port}", fatal=True)
+        return
+    yield Check("tracker", f"{host}:{port}, {sum(known.values())} boards")
+    if not known.get(key, 0):
+        others = f"; it knows {', '.join(sorted(known))}" if known else ""
+        yield Check(
+            "boards", f"none of key {key}{others}",
+            f"on the board: tvm-qnn device serve --tracker {host}:{port} --key {key}", fatal=True,
+        )  # fmt: skip
+        return
+    yield Check("boards", f"{known[key]} of key {key}")
+    try:
+        with tempfile.TemporaryDirectory(prefix="tvm-qnn-") as folder:
+            path = build_probe(target, Path(folder) / "probe.so")
+            session = rpc.connect_tracker(host, port).request(key, session_timeout=30)
+            session.upload(str(path))
+            read = reader(session.load_module(path.name), session.cpu(0))
+            about = read("/proc/version")
+    except Exception as error:  # whatever a foreign machine answers
+        last = str(error).strip().splitlines()[-1:]
+        yield Check(
+            "kernel round trip", f"fails: {' '.join(last)}",
+            f"is the board a {target.arch}, and does its tvm-qnn have the version of this one?",
+            fatal=True,
+        )  # fmt: skip
+        return
+    yield Check("kernel round trip", f"works: {about.partition('(')[0].strip() or 'no /proc'}")
+    yield from _machine(read, target)
+
+
+def _machine(read: Read, target: Target) -> Iterator[Check]:
+    """Check the processor of a machine whose files ``read`` reads."""
+    info = read("/proc/cpuinfo")
+    lines = [line.partition(":") for line in info.splitlines()]
+    flags = next((set(v.split()) for k, _, v in lines if k.strip() in ("flags", "Features")), None)
+    if flags is None:
+        yield Check("processor", "does not tell its instruction sets")
+    else:
+        missing = sorted(required_flags(target) - flags)
+        names = [v.strip() for k, _, v in lines if k.strip() in ("model name", "Model")]
+        yield Check(
+            "processor",
+            f"lacks {', '.join(missing)}" if missing else (names[-1] if names else target.cpu),
+            f"it is no {target.name}; choose another --target" if missing else "",
+            fatal=bool(missing),
+        )
+    governor = read(f"{_FREQUENCY}scaling_governor")
+    if governor:
+        steady = governor == "performance"
+        remedy = (
+            ""
+            if steady
+            else (
+                "for steady times: echo performance | sudo tee "
+                "/sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
+            )
+        )
+        yield Check("clock governor", governor, remedy)
+    throttled = read(_THROTTLED)
+    if throttled:
+        now = int(throttled, 16) & 0xF
+        remedy = (
+            "better cooling or power supply; times are not comparable until then" if now else ""
+        )
+        yield Check("throttling", "now" if now else "no", remedy)
+
+
+def _packages() -> Check:
+    versions = {name: _version(name) for name in ("apache-tvm", "apache-tvm-ffi")}
+    found = f"Python {platform.python_version()}, " + ", ".join(
+        f"{name} {version or 'missing'}" for name, version in versions.items()
+    )
+    ffi = versions["apache-tvm-ffi"] or ""
+    right = ffi.startswith("0.1.14") and (versions["apache-tvm"] or "").startswith("0.27")
+    remedy = "" if right else "pip install 'apache-tvm>=0.27,<0.28' 'apache-tvm-ffi<0.1.15'"
+    return Check("packages", found, remedy)
+
+
+def _cost_model() -> Check:
+    missing = [n for n in ("xgboost", "cloudpickle") if importlib.util.find_spec(n) is None]
+    if missing:
+        return Check("tuner", f"no {', '.join(missing)}", "pip install 'tvm-qnn[tune]'", fatal=True)
+    return Check("tuner", f"xgboost {_version('xgboost-cpu') or _version('xgboost')}")
+
+
+def _linker(target: Target) -> Check:
+    try:
+        return Check("linker", f"{linker(target).command[0]} for {target.triple}")
+    except QnnError as error:
+        return Check("linker", str(error), "pip install 'tvm-qnn[cross]'", fatal=True)
+
+
+def _estimates() -> Check:
+    tools, lacking = blocks.Tools.find(), programs.missing()
+    if tools is None or lacking is not None:
+        found = lacking or "llvm-mca is not installed"
+        return Check("--device estimate", found, "apt-get install qemu-user llvm")
+    return Check("--device estimate", f"qemu-aarch64, llvm-mca of {tools.version()}")
+
+
+def _round_trip_here(target: Target) -> Check:
+    with tempfile.TemporaryDirectory(prefix="tvm-qnn-") as folder:
+        try:
+            path = build_probe(target, Path(folder) / "probe.so")
+            module = tvm.runtime.load_module(str(path))
+            text = reader(module, tvm.cpu())("/proc/version")
+        except Exception as error:  # a tool chain may fail in any way
+            last = str(error).strip().splitlines()[-1:]
+            return Check(
+                "kernel round trip", f"fails: {' '.join(last)}", "see the linker", fatal=True
+            )
+    return Check("kernel round trip", f"works: {text.partition('(')[0].strip() or 'no /proc'}")
+
+
+def _local(name: str) -> str:
+    try:
+        return Path(name).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
