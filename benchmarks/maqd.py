@@ -23,7 +23,7 @@ from tvm_qnn.nn.checkpoint import Epoch, Recipe
 from tvm_qnn.nn.data import Images
 from tvm_qnn.nn.maqd.layers import MaqdWeight
 from tvm_qnn.nn.maqd.networks import ResNetConfig, VggConfig, fuse_training
-from tvm_qnn.nn.maqd.train import FULL, QUANTIZED, TAUGHT, TUNING, network
+from tvm_qnn.nn.maqd.train import FULL, QUANTIZED, TUNING, network
 from tvm_qnn.nn.networks import build
 from tvm_qnn.nn.train import train
 
@@ -46,7 +46,6 @@ class Cell:
         recipe: How to train.
         images: Number of training images, the first ones; 0 stands for all.
         start: Name of the cell that it starts from, or "".
-        teacher: Name of the cell that teaches it, or "".
     """
 
     name: str
@@ -54,7 +53,6 @@ class Cell:
     recipe: Recipe
     images: int = 0
     start: str = ""
-    teacher: str = ""
 
 
 def beside(part: str, cfg: VggConfig | ResNetConfig, full_epochs: int, epochs: int) -> list[Cell]:
@@ -65,26 +63,20 @@ def beside(part: str, cfg: VggConfig | ResNetConfig, full_epochs: int, epochs: i
     return [
         Cell(full, replace(cfg, precision="float"), replace(FULL, epochs=full_epochs)),
         Cell(first, cfg, recipe, start=full),
-        Cell(f"{first}-ends", finer(cfg), recipe, start=full),
+        Cell(
+            f"{first}-ends",
+            replace(cfg, first_states=ENDS, last_states=ENDS),
+            recipe,
+            start=full,
+        ),
     ]
-
-
-def finer(cfg: VggConfig | ResNetConfig) -> VggConfig | ResNetConfig:
-    """Return the shape with more weight states in the first and the last layer."""
-    return replace(cfg, first_states=ENDS, last_states=ENDS)
 
 
 def headline(full_epochs: int, epochs: int) -> list[Cell]:
-    """The larger network; what training on, and a teacher, change."""
+    """The larger network, and what training on changes."""
     full, first, ends = beside("headline", LARGE, full_epochs, epochs)
-    tuning, taught = (replace(recipe, epochs=epochs) for recipe in (TUNING, TAUGHT))
-    return [
-        full,
-        first,
-        Cell(f"{first.name}-tuned", LARGE, tuning, start=first.name),
-        ends,
-        Cell(f"{ends.name}-taught", ends.cfg, taught, start=full.name, teacher=full.name),
-    ]
+    tuning = replace(TUNING, epochs=epochs)
+    return [full, first, Cell(f"{first.name}-tuned", LARGE, tuning, start=first.name), ends]
 
 
 def surrogate(images: int, epochs: int, seeds: int) -> list[Cell]:
@@ -162,8 +154,7 @@ def run(cell: Cell, data: Images, out: Path, fuse: bool) -> None:
             flush=True,
         )
 
-    teacher = checkpoint.load_trained(out / cell.teacher)[0] if cell.teacher else None
-    train(net, part, cell.recipe, folder, teacher=teacher, resume=True, done=done)
+    train(net, part, cell.recipe, folder, resume=True, done=done)
 
 
 def trained(cell: Cell, out: Path) -> tuple[nn.Module | None, list[Epoch]]:
@@ -213,7 +204,6 @@ def row(cell: Cell, net: nn.Module, rows: list[Epoch]) -> dict[str, str]:
         "network": shape(cell.cfg),
         **{key: str(fields[key]) for key in columns},
         "start": cell.start or "random",
-        "teacher": cell.teacher,
         "images": str(cell.images or 50_000),
         **{key: str(recipe[key]) for key in ("optimizer", "rate", "batch", "seed", "epochs")},
         "epochs_done": str(len(rows)),

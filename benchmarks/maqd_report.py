@@ -6,6 +6,7 @@ python -m benchmarks.maqd_report   # writes docs/img/maqd-normalization.svg, pri
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 
 from benchmarks.markdown import kibibytes, percent, table
@@ -13,6 +14,7 @@ from benchmarks.markdown import kibibytes, percent, table
 RESULTS = Path(__file__).parent / "results"
 PLOT = Path(__file__).resolve().parents[1] / "docs" / "img" / "maqd-normalization.svg"
 NORMS = {"layer-batch": "layer-batch", "batch": "batch", "layer": "layer"}
+TEST_IMAGES = 10_000
 WEIGHTS, ACTIVATIONS = (3, 5, 7, 15), (2, 4, 8, 16)
 Row = dict[str, str]
 
@@ -50,7 +52,6 @@ def headline(rows: list[Row]) -> str:
             row["network"],
             precision(row),
             names.get(row["start"], "random weights"),
-            names.get(row["teacher"], ""),
             percent(row["test_accuracy"]),
             f"{row['epochs_done']} of {row['epochs']}",
             kibibytes(row["packed_bytes"]),
@@ -64,7 +65,6 @@ def headline(rows: list[Row]) -> str:
             "network",
             "(M_w, M_a)",
             "starts from",
-            "teacher",
             "accuracy",
             "epochs",
             "weights packed, KiB",
@@ -72,6 +72,29 @@ def headline(rows: list[Row]) -> str:
             "weights that are 0",
         ],
         lines,
+    )
+
+
+def goal(rows: list[Row]) -> str:
+    """Write how far the best (3, 8) of the larger network is from full precision."""
+    larger = [row for row in rows if row["network"] == rows[0]["network"]]
+    accuracies = {
+        kind: max(
+            (float(row["test_accuracy"]) for row in larger if row["precision"] == kind), default=0.0
+        )
+        for kind in ("float", "maqd")
+    }
+    full, best = accuracies["float"], accuracies["maqd"]
+    error = math.sqrt(sum(a * (1 - a) for a in (full, best)) / TEST_IMAGES)
+    return (
+        "The goal is 92 % in full\nprecision and (3, 8) within 1 % of it, on the larger network: "
+        f"the best (3, 8) is\n{100 * (full - best):.2f} % below {percent(full)}. "
+        f"That is one seed each; the standard error of the difference\nfrom {TEST_IMAGES:,} test "
+        f"images alone is about {100 * error:.1f} %, and the best row was picked by its\n"
+        "accuracy on them, for want of a validation set: take it for *about 1 % below*, not for "
+        "less than\n1 %. One more variant was tried once and taken out again, as it did not do "
+        "better: learning\nthe probabilities of the full-precision network, too (distillation); "
+        "it ended slightly more than\n1 % below."
     )
 
 
@@ -175,10 +198,7 @@ def section() -> str:
     text = HEAD
     if parts["headline"]:
         text += f"\n### (3, 8) beside full precision\n\n{headline(parts['headline'])}\n"
-        text += (
-            f"\nTrained for {length(parts['headline'])}. The goal is 92 % in full precision and\n"
-        )
-        text += "(3, 8) within 1 % of it; the command above goes on where a run was cut off.\n"
+        text += f"\nTrained for {length(parts['headline'])}. {goal(parts['headline'])}\n"
     if parts["grid"]:
         rows = parts["grid"]
         full = next((row for row in rows if row["precision"] == "float"), None)
@@ -220,8 +240,9 @@ smaller one is 16p-32p-64-64p. The residual one is pre-activation, with two bloc
 Trained in bfloat16 with Muon (weights) and Adam (gains and biases), linear decay, label smoothing
 0.1, shifts of 2 pixels and mirroring. Full precision is the same network with float weights, batch
 normalization, ReLU and a linear layer with bias, trained with weight decay, shifts of 3 pixels and
-a blanked square of 8 pixels; (3, 8) that starts from (3, 8) has these, too. In the tables of short
-runs all networks start from random weights.
+a blanked square of 8 pixels; (3, 8) that starts from (3, 8) has these, too. Where the first and the
+last layer have weights of 127 states, they are 0.2 % of all weights: ternary filters of 27 weights
+keep about four of them. In the tables of short runs all networks start from random weights.
 
 Deviations. Activations enter the next layer less a zero point (1 for M_a = 8, 2 for 16, else 0) and
 images less 128, so that channels stay near mean 0, which layer-batch normalization does not see to;

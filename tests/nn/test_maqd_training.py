@@ -14,7 +14,6 @@ from tvm_qnn.nn.checkpoint import Recipe  # noqa: E402
 from tvm_qnn.nn.maqd.networks import ResNetConfig, VggConfig, fuse_training  # noqa: E402
 from tvm_qnn.nn.maqd.norm import LayerNorm2d, normalization  # noqa: E402
 from tvm_qnn.nn.maqd.start import start_from  # noqa: E402
-from tvm_qnn.nn.maqd.train import teacher  # noqa: E402
 from tvm_qnn.nn.networks import build  # noqa: E402
 from tvm_qnn.nn.train import labels, train  # noqa: E402
 
@@ -78,24 +77,6 @@ def test_quantized_network_starts_where_its_twin_is(tiny, tmp_path):
     ours, theirs = (x - x.mean(1, keepdim=True) for x in (ours, theirs))
     alike = torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0)
     assert alike > 0.8
-
-
-@pytest.mark.parametrize("bfloat16", [False, True])
-def test_network_learns_from_its_teacher_alone(tiny, tmp_path, bfloat16):
-    judge = build(replace(SHAPES["vgg"], precision="float"), 0)
-    train(judge, tiny, replace(QUICK, rate=0.01), tmp_path / "teacher")
-    before = {key: value.clone() for key, value in judge.state_dict().items()}
-    blank = replace(tiny, train_labels=np.zeros_like(tiny.train_labels))
-    recipe = replace(QUICK, epochs=32, distillation=1.0, temperature=1.0, bfloat16=bfloat16)
-    rows = train(build(SHAPES["vgg"], 1), blank, recipe, tmp_path / "run", teacher=judge)
-    assert rows[-1].test_accuracy > 0.9
-    assert all(torch.equal(value, before[key]) for key, value in judge.state_dict().items())
-
-
-def test_teacher_of_other_images_is_refused(tiny, tmp_path):
-    train(build(TINY, 0), tiny, replace(QUICK, epochs=1), tmp_path)
-    with pytest.raises(ModelError, match="image_channels=1, the network"):
-        teacher(tmp_path, replace(TINY, image_channels=3))
 
 
 def test_residual_network_starts_with_the_weights_of_its_twin(tiny):

@@ -53,10 +53,6 @@ def test_few_states_start_from_full_precision(few_images, tmp_path):
     more = run(*shape, "--out", tmp_path / "more", "--pretrained", out)
     assert more.exit_code == 0, more.output
     assert json.loads((tmp_path / "more" / "metrics.json").read_text())["recipe"]["cutout"] == 8
-    taught = run(*shape, "--out", tmp_path / "taught", "--pretrained", full, "--teacher", full)
-    assert taught.exit_code == 0, taught.output
-    recipe = json.loads((tmp_path / "taught" / "metrics.json").read_text())["recipe"]
-    assert recipe["distillation"] > 0
 
 
 @pytest.mark.parametrize(
@@ -69,8 +65,6 @@ def test_few_states_start_from_full_precision(few_images, tmp_path):
         (("--network", "vgg", "--channels", "8,x"), "32,64,128,128"),
         (("--network", "vgg", "--weight-states", 0, "--pretrained", "x"), "leave --weight-states"),
         (("--network", "vgg", "--pretrained", "nowhere"), "no checkpoint there"),
-        (("--network", "vgg", "--teacher", "nowhere"), "no checkpoint there"),
-        (("--teacher", "x"), "no full-precision twin"),
     ],
 )
 def test_options_that_do_not_go_together(few_images, tmp_path, options, text):

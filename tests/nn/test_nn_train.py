@@ -46,13 +46,6 @@ def test_learns_and_writes_metrics(tiny, tmp_path):
     assert record["recipe"]["epochs"] == len(record["epochs"]) == 12
 
 
-@pytest.mark.parametrize("distillation", [0.0, 0.5])
-def test_teacher_and_recipe_must_agree(tiny, tmp_path, distillation):
-    teacher = None if distillation else build(SMALL, 0)
-    with pytest.raises(ModelError, match="teacher"):
-        train(SMALL, tiny, Recipe(distillation=distillation), tmp_path, teacher=teacher)
-
-
 def test_resume_equals_uninterrupted_run(tiny, tmp_path):
     recipe = Recipe(epochs=4, batch=32, seed=3)
     whole = train(SMALL, tiny, recipe, tmp_path / "whole")

@@ -35,9 +35,6 @@ class Recipe:
         schedule: How the rate falls to zero after the warm-up: "cosine" or "linear".
         warmup: Part of all steps in which the rate rises linearly.
         smoothing: Label smoothing.
-        distillation: Part of the loss that is against a teacher's probabilities, the rest being
-            against the labels (Hinton, Vinyals and Dean, 2015); 0 for no teacher.
-        temperature: What the logits of both are divided by for that part.
         shift: Largest random shift in pixels, along both axes, filled with zeros.
         flip: Whether images are mirrored at random.
         cutout: Side of the square that is blanked at a random place of each image, in pixels.
@@ -56,8 +53,6 @@ class Recipe:
     schedule: Literal["cosine", "linear"] = "cosine"
     warmup: float = 0.02
     smoothing: float = 0.05
-    distillation: float = 0.0
-    temperature: float = 2.0
     shift: int = 1
     flip: bool = True
     cutout: int = 0

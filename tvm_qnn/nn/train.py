@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -32,7 +31,6 @@ def train(
     recipe: Recipe,
     out: Path,
     *,
-    teacher: nn.Module | None = None,
     resume: bool = False,
     report: Report = lambda epoch, step, steps: None,
     done: Callable[[Epoch], None] = lambda row: None,
@@ -48,8 +46,6 @@ def train(
         data: Training and test images.
         recipe: How to train. A resumed run must use the recipe it was started with.
         out: Folder for ``checkpoint.pt``, ``metrics.csv`` and ``metrics.json``; made if missing.
-        teacher: Trained network that ``recipe.distillation`` asks for. A resumed run must use the
-            one it was started with.
         resume: Go on from the checkpoint in ``out`` if there is one.
         report: Called after every step.
         done: Called after every epoch.
@@ -59,10 +55,8 @@ def train(
 
     Raises:
         ModelError: ``out`` holds a checkpoint and ``resume`` is off, or the checkpoint is damaged
-            or belongs to another recipe or network; or a teacher is missing, or not asked for.
+            or belongs to another recipe or network.
     """
-    if (teacher is not None) != (recipe.distillation > 0):
-        raise ModelError("a teacher needs a recipe with distillation above 0, and the other way")
     out.mkdir(parents=True, exist_ok=True)
     path = out / checkpoint.NAME
     if path.exists() and not resume:
@@ -73,7 +67,7 @@ def train(
         rows = checkpoint.restore(path, model, optimizer, recipe)
     for epoch in range(len(rows) + 1, recipe.epochs + 1):
         start = time.perf_counter()
-        loss, accuracy = _epoch(model, optimizer, data, recipe, epoch, report, teacher)
+        loss, accuracy = _epoch(model, optimizer, data, recipe, epoch, report)
         test = float(np.mean(labels(model, data.test_images) == data.test_labels))
         rows.append(Epoch(epoch, loss, accuracy, test, time.perf_counter() - start))
         checkpoint.write_metrics(out, data.name, model, recipe, rows)
@@ -139,13 +133,11 @@ def _epoch(
     recipe: Recipe,
     epoch: int,
     report: Report,
-    teacher: nn.Module | None,
 ) -> tuple[float, float]:
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
     model.train()
     if recipe.bfloat16:
-        for net in filter(None, (model, teacher)):
-            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     anneal = getattr(model, "anneal", lambda progress: None)
     total, right, seen = 0.0, 0, 0
     count = len(data.train_images)
@@ -159,8 +151,7 @@ def _epoch(
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
             output = model(as_input(images)).float()
-            taught = None if teacher is None else _taught(teacher, images)
-        loss = _loss(output, targets, taught, recipe)
+        loss = functional.cross_entropy(output, targets, label_smoothing=recipe.smoothing)
         loss.backward()
         optimizer.step()
         total += loss.item() * len(targets)
@@ -168,24 +159,6 @@ def _epoch(
         seen += len(targets)
         report(epoch, step + 1, steps)
     return total / seen, right / seen
-
-
-@torch.no_grad()
-def _taught(teacher: nn.Module, images: Tensor) -> Tensor:
-    return cast("Tensor", teacher(as_input(images))).float()
-
-
-def _loss(output: Tensor, targets: Tensor, taught: Tensor | None, recipe: Recipe) -> Tensor:
-    """Cross entropy with the labels and, in its part, divergence from the teacher's logits."""
-    loss = functional.cross_entropy(output, targets, label_smoothing=recipe.smoothing)
-    if taught is None:
-        return loss
-    heat = recipe.temperature
-    ours = functional.log_softmax(output / heat, dim=1)
-    theirs = functional.log_softmax(taught / heat, dim=1)
-    # Gradients of softened probabilities shrink with the square of the temperature.
-    away = functional.kl_div(ours, theirs, reduction="batchmean", log_target=True) * heat**2
-    return loss.mul(1 - recipe.distillation).add(away, alpha=recipe.distillation)
 
 
 def _batches(

@@ -48,9 +48,6 @@ def maqd(
     pretrained: Annotated[
         Path | None, typer.Option(help="Run to start from: full precision, or the same network.")
     ] = None,
-    teacher: Annotated[
-        Path | None, typer.Option(help="Run whose probabilities the network learns, too.")
-    ] = None,
     bfloat16: Annotated[
         bool, typer.Option(help="Train vgg and resnet in bfloat16; slow on processors without it.")
     ] = True,
@@ -61,8 +58,8 @@ def maqd(
 ) -> None:
     """Train a MaQD network: M-state weights and activations, layer-batch normalization.
 
-    For the best accuracy train vgg or resnet with --weight-states 0 first, give that run to
-    --pretrained and --teacher.
+    For the best accuracy train vgg or resnet with --weight-states 0 first, and give that run to
+    --pretrained with --first-states 127 --last-states 127.
     """
     require("torch", "torch")
     from tvm_qnn.nn import datasets
@@ -73,7 +70,7 @@ def maqd(
         "weight_states": weight_states, "activation_states": activation_states,
         "first_states": first_states, "last_states": last_states, "channels": _numbers(channels),
     }  # fmt: skip
-    _check(network, weight_states, first_states or last_states, channels, pretrained, teacher)
+    _check(network, weight_states, first_states or last_states, channels, pretrained)
     images = datasets.load(data)
     _, planes, size, _ = images.train_images.shape
     given = {key: value for key, value in chosen.items() if value}
@@ -88,12 +85,9 @@ def maqd(
         net = build(shape, seed)
     else:
         net, base = train.network(shape, seed, images, pretrained)
-    judge = None
-    if teacher is not None:
-        judge, base = train.teacher(teacher, shape), train.TAUGHT
     recipe = train.recipe(network.value, images, base, epochs, seed)
     recipe = replace(recipe, bfloat16=recipe.bfloat16 and bfloat16)
-    run(net, images, recipe, out, resume, threads, export, batch, judge)
+    run(net, images, recipe, out, resume, threads, export, batch)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -107,19 +101,17 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _check(
-    network: Network, weight_states: int, ends: int, channels: str, *runs: Path | None
+    network: Network, weight_states: int, ends: int, channels: str, pretrained: Path | None
 ) -> None:
     """Refuse options that do not go together."""
     if weight_states == 1:
         raise QnnError("--weight-states 1: weights need 2 to 128 states; 0 stands for float")
-    if network is Network.SMALL and (not weight_states or ends or any(runs)):
+    if network is Network.SMALL and (not weight_states or ends or pretrained):
         raise QnnError(
             "--network small has one number of states and no full-precision twin; use "
             "--network vgg or resnet"
         )
     if channels and network is not Network.VGG:
         raise QnnError("--channels is for --network vgg")
-    if any(runs) and not weight_states:
-        raise QnnError(
-            "--pretrained and --teacher are for networks of few states; leave --weight-states 0 out"
-        )
+    if pretrained is not None and not weight_states:
+        raise QnnError("--pretrained starts a network of few states; leave --weight-states 0 out")

@@ -35,7 +35,6 @@ def run(
     threads: int,
     export: Path | None,
     batch: int,
-    teacher: Any = None,
 ) -> None:
     """Train an image classifier under a progress bar and export it.
 
@@ -48,7 +47,6 @@ def run(
         threads: CPU threads.
         export: ONNX file to write at the end.
         batch: Its batch size.
-        teacher: Trained network that teaches it.
 
     Raises:
         typer.Exit: The user stopped the run; ``out`` holds the last whole epoch.
@@ -79,9 +77,7 @@ def run(
             )
 
         try:
-            rows = train(
-                net, images, recipe, out, teacher=teacher, resume=resume, report=report, done=done
-            )
+            rows = train(net, images, recipe, out, resume=resume, report=report, done=done)
         except KeyboardInterrupt:
             console.print(f"stopped; {out} holds the last whole epoch, --resume goes on from there")
             raise typer.Exit(130) from None

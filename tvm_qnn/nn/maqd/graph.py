@@ -115,8 +115,10 @@ def _weights(net: nn.Module) -> str:
     names = {2: "binary (-1, 1)", 3: "ternary (-1, 0, 1)"}
     most = middle[0] if middle else first
     text = names.get(most, f"{most} states")
+    if first == last != most:
+        return f"{text}, first and last layer {first} states"
     others = [
-        f"{states} states in the {place} layer"
+        f"{place} layer {states} states"
         for states, place in ((first, "first"), (last, "last"))
         if states != most
     ]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
 
 from tvm_qnn.errors import ModelError
 from tvm_qnn.nn import checkpoint
@@ -32,8 +31,6 @@ QUANTIZED = replace(FULL, rate=0.03, norm_rate=0.05, decay=0.0, shift=2, cutout=
 """The other networks with few states."""
 TUNING = replace(QUANTIZED, shift=FULL.shift, cutout=FULL.cutout)
 """On from few states: a network that has learned its images needs others to learn more."""
-TAUGHT = replace(QUANTIZED, shift=FULL.shift, distillation=0.9)
-"""The other networks with few states and a teacher, which judges shifted images, too."""
 CALIBRATION_IMAGES = 500
 
 
@@ -45,8 +42,7 @@ def recipe(
     Args:
         network: Its name.
         data: What to train on.
-        base: :data:`FULL`, :data:`QUANTIZED`, :data:`TAUGHT` or :data:`TUNING`; the small
-            network has its own.
+        base: :data:`FULL`, :data:`QUANTIZED` or :data:`TUNING`; the small network has its own.
         epochs: Number of epochs instead of the recipe's own.
         seed: Seed of everything random.
     """
@@ -80,25 +76,3 @@ def network(
     images = torch.from_numpy(data.train_images[:CALIBRATION_IMAGES].copy())
     start_from(net, twin, as_input(images))
     return net, QUANTIZED
-
-
-def teacher(run: Path, cfg: Any) -> nn.Module:
-    """Return a trained network that can teach one of the shape ``cfg``.
-
-    Args:
-        run: Its run, a folder, or its checkpoint.
-        cfg: Shape of the network that learns.
-
-    Raises:
-        ModelError: The checkpoint is missing or damaged, or its network takes other images or
-            tells other classes apart.
-    """
-    net = checkpoint.load_trained(run)[0]
-    theirs = cast("Any", config(net))
-    for what in ("image_channels", "image_size", "classes"):
-        if getattr(theirs, what) != getattr(cfg, what):
-            raise ModelError(
-                f"{run}: has {what}={getattr(theirs, what)}, the network that it should teach "
-                f"{getattr(cfg, what)}; give a teacher trained on the same data"
-            )
-    return net
