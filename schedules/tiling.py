@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from tvm_qnn._tvm import s_tir, tvm
+from tvm_qnn._tvm import s_tir, tirx, tvm
 from tvm_qnn.ops.workload import ConvWork
 from tvm_qnn.schedules.epilogue import has_result, out_blocks
 from tvm_qnn.schedules.family import Family
@@ -118,3 +118,16 @@ def scheduled(family: Family[W], func: Any, work: W, target: Target, trace: Any,
 def finish(sch: Any, name: str) -> Any:
     """Return the PrimFunc of a schedule, marked so that TVM leaves it alone."""
     return sch.mod["main"].with_attrs({**STATIC_ATTRS, "global_symbol": name})
+
+
+def decisions_of(trace: Any) -> Any:
+    """Return a trace as lists, numbers and strings, which JSON can hold and ``build`` takes."""
+    return _plain(trace.as_json())
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node, Sequence) and not isinstance(node, str):
+        return [_plain(part) for part in node]
+    if isinstance(node, tirx.IntImm | tirx.FloatImm):
+        return node.value
+    return node

@@ -23,7 +23,7 @@ from tests.schedules.arm_works import (
 from tvm_qnn.estimate import programs
 from tvm_qnn.estimate.samples import random_inputs
 from tvm_qnn.schedules import family
-from tvm_qnn.schedules.tiling import schedule_of
+from tvm_qnn.schedules.tiling import decisions_of, schedule_of
 from tvm_qnn.targets.arm import RPI3, RPI4, RPI5
 
 pytestmark = pytest.mark.emulated
@@ -83,7 +83,7 @@ def test_tuned_kernels_equal_the_definition(toolchain, tmp_path):
         sch = schedule_of(made.compute(work, RPI4))
         made.schedule(sch, work, RPI4)
         for trace in other_decisions(sch, largest=4):
-            kernels.append(made.build(work, RPI4, drawn.weights, trace))
+            kernels.append(made.build(work, RPI4, drawn.weights, decisions_of(trace)))
             inputs.append(drawn)
     for outcome in run_kernels(kernels, inputs, RPI4, tmp_path):
         np.testing.assert_array_equal(outcome.output, outcome.inputs.expected)

@@ -16,6 +16,7 @@ from tests.schedules.helpers import (
 from tvm_qnn._tvm import s_tir, tvm
 from tvm_qnn.ops.workload import ConvWork, Epilogue
 from tvm_qnn.schedules import FAMILIES, family
+from tvm_qnn.schedules.tiling import decisions_of
 from tvm_qnn.spec import Codes
 
 pytestmark = pytest.mark.parametrize("target", HOST_TARGETS)
@@ -62,7 +63,7 @@ def test_a_trace_builds_the_same_kernel(target, name: str) -> None:
     sch = scheduled(name, target)
     w = random_data(WORKS[name])[1]
     default = family(name).build(WORKS[name], target, w)
-    traced = family(name).build(WORKS[name], target, w, sch.trace)
+    traced = family(name).build(WORKS[name], target, w, decisions_of(sch.trace))
     tvm.ir.assert_structural_equal(default.func, traced.func)
 
 
@@ -79,7 +80,7 @@ def test_other_decisions_give_the_same_integers(target, name: str) -> None:
         )
         s_tir.schedule.Trace(trace.insts, {}).apply_to_schedule(sch, remove_postproc=False)
         seen.add(str([list(map(int, d)) for d in sch.trace.decisions.values()]))
-        np.testing.assert_array_equal(result_of(name, target, sch.trace), wanted)
+        np.testing.assert_array_equal(result_of(name, target, decisions_of(sch.trace)), wanted)
     assert len(seen) > 1
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from tvm.s_tir import meta_schedule as ms
 
-from tvm_qnn._tvm import tirx, tvm
-from tvm_qnn.schedules.tiling import finish
+from tvm_qnn._tvm import tvm
+from tvm_qnn.schedules.tiling import decisions_of, finish
 from tvm_qnn.tune.task import ENTRY, Task
 
 _FAILED = 1e10
@@ -73,7 +73,7 @@ class Search:
         """Return the next schedules to try; none where all have been tried."""
         found = self._context.generate_measure_candidates() or []
         return [
-            Candidate(_plain(c.sch.trace.as_json()), tvm.IRModule({ENTRY: finish(c.sch, ENTRY)}), c)
+            Candidate(decisions_of(c.sch.trace), tvm.IRModule({ENTRY: finish(c.sch, ENTRY)}), c)
             for c in found
         ]
 
@@ -98,15 +98,6 @@ class Search:
                     candidate.args_info,
                 )
             )
-
-
-def _plain(node: Any) -> Any:
-    """Return what JSON can write for TVM's arrays, numbers and strings."""
-    if isinstance(node, Sequence) and not isinstance(node, str):
-        return [_plain(part) for part in node]
-    if isinstance(node, tirx.IntImm | tirx.FloatImm):
-        return node.value
-    return node
 
 
 def cost_model() -> Any:
