@@ -7,11 +7,11 @@ import shutil
 from tvm_qnn.device_run import machine_arch
 from tvm_qnn.errors import TargetError
 from tvm_qnn.targets import arm, x86
-from tvm_qnn.targets.host import host
+from tvm_qnn.targets.host import host, processor
 from tvm_qnn.targets.instructions import missing_flags
 from tvm_qnn.targets.record import Rates, Target
 
-__all__ = ["Rates", "Target", "all_targets", "get", "host", "names", "reachable"]
+__all__ = ["Rates", "Target", "all_targets", "get", "host", "names", "processor", "reachable"]
 
 _RECORDS = (arm.AARCH64, arm.RPI3, arm.RPI4, arm.RPI5, x86.AVX2, x86.AVX512_VNNI)
 

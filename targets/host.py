@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from pathlib import Path
 
 from tvm_qnn.device_run import machine_arch, machine_flags
 from tvm_qnn.errors import TargetError
@@ -37,6 +38,16 @@ def host() -> Target:
 
     codegen = tvm.target.codegen
     return detect(arch, str(codegen.llvm_get_system_cpu()), machine_flags(), _usable_cores())
+
+
+def processor() -> str:
+    """Return what this machine calls its processor, else what LLVM takes it for."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [v.strip() for k, _, v in (line.partition(":") for line in lines) if "model name" in k]
+    return names[0] if names else host().cpu
 
 
 def detect(arch: str, cpu: str, flags: frozenset[str] | None, cores: int) -> Target:

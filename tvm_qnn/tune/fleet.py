@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections import Counter
 from typing import Any
 
@@ -66,6 +67,8 @@ def summary(host: str, port: int) -> dict[str, Any]:
         TargetError: there is none.
     """
     try:
+        # TVM tries again for 20 seconds where nobody listens.
+        socket.create_connection((host, port), timeout=3).close()
         return dict(rpc.connect_tracker(host, port).summary())
     except (OSError, RuntimeError, TypeError) as error:
         raise TargetError(

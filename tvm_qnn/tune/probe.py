@@ -29,14 +29,15 @@ def probe_func() -> Any:
         length = ir.argument("length", (1,), "int32")
         descriptor = ir.alloc((1,), "int32")
         with ir.stage("open", (1,)) as (_,):
-            opened = tirx.call_extern("int32", "open", path.data, 0)
-            ir.store(descriptor, opened, 0)
+            ir.accesses([ir.whole(path)], [ir.whole(descriptor)])
+            ir.store(descriptor, tirx.call_extern("int32", "open", path.data, 0), 0)
         with ir.stage("read", (1,)) as (_,):
-            got = tirx.call_extern(
-                "int64", "read", descriptor[0], text.data, tirx.const(_MOST, "int64")
-            )
+            ir.accesses([ir.whole(descriptor)], [ir.whole(text), ir.whole(length)])
+            size = tirx.const(_MOST, "int64")
+            got = tirx.call_extern("int64", "read", descriptor[0], text.data, size)
             ir.store(length, ir.cast(got, "int32"), 0)
         with ir.stage("close", (1,)) as (_,):
+            ir.accesses([ir.whole(descriptor)], [ir.whole(descriptor)])
             ir.store(descriptor, tirx.call_extern("int32", "close", descriptor[0]), 0)
     return finished()
 
