@@ -100,6 +100,19 @@ def features(net, images):
     return found[0]
 
 
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        ({}, "ternary (-1, 0, 1), every layer"),
+        ({"weight_states": 5, "first_states": 15, "last_states": 15}, "5 states, first and last"),
+        ({"last_states": 7}, "ternary (-1, 0, 1), last layer 7 states"),
+    ],
+)
+def test_record_tells_the_states_of_every_layer(states, said):
+    net = build(replace(SHAPES["vgg"], **states), 0).eval()
+    assert export.describe(net).weights.startswith(said)
+
+
 def test_twin_is_not_exported():
     with pytest.raises(ModelError, match="full-precision"):
         export.to_onnx(build(replace(TINY, precision="float"), 0))
