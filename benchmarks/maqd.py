@@ -28,11 +28,10 @@ from tvm_qnn.nn.networks import build
 from tvm_qnn.nn.train import train
 
 RESULTS = Path(__file__).resolve().parent / "results"
-PARTS = ("headline", "medium", "resnet", "surrogate", "grid", "norm")
+PARTS = ("headline", "resnet", "surrogate", "grid", "norm")
 
 ENDS = 127
 LARGE = VggConfig()
-MEDIUM = VggConfig(channels=(32, 64, 128, 128), pools=(0, 1, 3))
 SMALL = VggConfig(channels=(16, 32, 64, 64), pools=(0, 1, 3))
 
 
@@ -59,16 +58,12 @@ def beside(part: str, cfg: VggConfig | ResNetConfig, full_epochs: int, epochs: i
     """Full precision; (3, 8) from it; (3, 8) from it with finer first and last layers."""
     full = f"{part}-float-{full_epochs}"
     first = f"{part}-3-8-{epochs}-after-{full_epochs}"
+    ends = replace(cfg, first_states=ENDS, last_states=ENDS)
     recipe = replace(QUANTIZED, epochs=epochs)
     return [
         Cell(full, replace(cfg, precision="float"), replace(FULL, epochs=full_epochs)),
         Cell(first, cfg, recipe, start=full),
-        Cell(
-            f"{first}-ends",
-            replace(cfg, first_states=ENDS, last_states=ENDS),
-            recipe,
-            start=full,
-        ),
+        Cell(f"{first}-ends", ends, recipe, start=full),
     ]
 
 
@@ -246,7 +241,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     data = cifar.load(options.data)
     parts = {
         "headline": headline(options.full_epochs, options.headline_epochs),
-        "medium": beside("medium", MEDIUM, options.full_epochs, options.headline_epochs),
         "resnet": beside("resnet", ResNetConfig(), options.full_epochs, options.headline_epochs),
         "surrogate": surrogate(options.images, options.epochs, options.seeds),
         "grid": grid(options.images, options.epochs),

@@ -108,8 +108,9 @@ def features(net, images):
         ({"last_states": 7}, "ternary (-1, 0, 1), last layer 7 states"),
     ],
 )
-def test_record_tells_the_states_of_every_layer(states, said):
-    net = build(replace(SHAPES["vgg"], **states), 0).eval()
+@pytest.mark.parametrize("shape", [*SHAPES.values(), TINY])
+def test_record_tells_the_states_of_every_layer(shape, states, said):
+    net = build(replace(shape, **states), 0).eval()
     assert export.describe(net).weights.startswith(said)
 
 

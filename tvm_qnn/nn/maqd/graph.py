@@ -108,12 +108,11 @@ def description(net: Any, shape: str, options: str = "") -> Description:
     )
 
 
-def _weights(net: nn.Module) -> str:
+def _weights(net: Any) -> str:
     """Say how many states weights have, and in which layers others."""
     layers = [module.quantizer.states for module in net.modules() if isinstance(module, MaqdWeight)]
-    first, *middle, last = layers
+    first, last, most = layers[0], layers[-1], net.cfg.weight_states
     names = {2: "binary (-1, 1)", 3: "ternary (-1, 0, 1)"}
-    most = middle[0] if middle else first
     text = names.get(most, f"{most} states")
     if first == last != most:
         return f"{text}, first and last layer {first} states"
