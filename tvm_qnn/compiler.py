@@ -211,13 +211,20 @@ def build_executable(mod: Any, target: Target) -> Any:
 
 
 def _pipeline(device: Any) -> Sequence[Any]:
+    return [
+        *grouping_passes(device),
+        relax.transform.FuseTIR(),
+        *cpu_generic.pipeline.dataflow_lower_passes(device),
+        *cpu_generic.pipeline.finalize_passes(device),
+    ]
+
+
+def grouping_passes(device: Any) -> Sequence[Any]:
+    """Return the passes after which every kernel is a function, with the names of its operators."""
     transform = relax.transform
     return [
         *cpu_generic.pipeline.library_dispatch_passes(device),
         transform.LegalizeOps(),
         transform.AnnotateTIROpPattern(),
         transform.FuseOps(),
-        transform.FuseTIR(),
-        *cpu_generic.pipeline.dataflow_lower_passes(device),
-        *cpu_generic.pipeline.finalize_passes(device),
     ]

@@ -95,7 +95,7 @@ def estimate_call(
             objects.append(programs.compile_object(before, target, place / "before.o"))
         program = programs.link(objects, names, place / "program")
         code = blocks.locate(tools, counted_object, program, "__tvm_ffi_kernel")
-        counted, results = _count(program, names, calls, target.qemu_cpu, code)
+        counted, results = count(program, names, calls, target.qemu_cpu, code.flags)
     listing = [[code.lines[start + 4 * i] for i in range(size)] for start, size in counted]
     costs = blocks.block_cycles(tools, listing, target.mca_cpu)
     cycles = sum(cost * n for cost, n in zip(costs, counted.values(), strict=True))
@@ -103,10 +103,15 @@ def estimate_call(
     return Estimate(cycles, instructions, results[-1])
 
 
-def _count(
-    program: Path, names: list[str], calls: list[programs.Call], cpu: str, code: blocks.Code
+def count(
+    program: Path, names: list[str], calls: list[programs.Call], cpu: str, flags: list[str]
 ) -> tuple[dict[tuple[int, int], int], list[NDArray[Any]]]:
-    """Run calls and count the executed blocks of ``code``; the log goes through a pipe."""
+    """Run calls and count the executed blocks that ``flags`` of qemu-user log.
+
+    Returns:
+        how often each block (address, instructions) ran, and the result of each call.
+    """
+    # The log goes through a pipe, for it is long.
     pipe = program.with_suffix(".log")
     os.mkfifo(pipe)
     counted: dict[tuple[int, int], int] = {}
@@ -118,7 +123,7 @@ def _count(
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     try:
-        results = programs.run(program, names, calls, cpu, [*code.flags, "-D", str(pipe)])
+        results = programs.run(program, names, calls, cpu, [*flags, "-D", str(pipe)])
     except programs.EmulationError:
         # A program that died before it opened the log would leave the reader waiting.
         os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))

@@ -97,7 +97,7 @@ def link(objects: Sequence[Path], functions: Sequence[str], program: Path) -> Pa
     table.write_text(f"{declared}int (*const kernel_table[])(void) = {{{rows}}};\n")
     subprocess.run(
         [*command, "-static", "-O1", "-w", "-o", str(program), str(DRIVER), str(table)]
-        + [str(o) for o in objects],
+        + [*map(str, objects), "-lm"],
         check=True,
     )
     return program
