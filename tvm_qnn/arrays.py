@@ -100,6 +100,20 @@ def joined(parts: Sequence[Array]) -> Array:
     return np.concatenate(parts) if parts[0].ndim else np.stack(parts)
 
 
+def accuracy(scores: Array, labels: Array) -> float:
+    """Return the share of rows [N, classes] whose largest score is at the label.
+
+    Raises:
+        InputError: if there is not one label for each row.
+    """
+    if np.ndim(labels) != 1 or len(scores) != len(labels):
+        raise InputError(
+            f"'labels' of shape {list(np.shape(labels))} for {len(scores)} outputs: give one label "
+            "for each, or leave the array out"
+        )
+    return float((scores.reshape(len(scores), -1).argmax(axis=1) == labels).mean())
+
+
 def random_arrays(infos: Sequence[TensorInfo], seed: int = 0) -> dict[str, Array]:
     """Return standard normal float32 arrays, and integers of their bounds or whole range."""
     rng = np.random.default_rng(seed)

@@ -24,6 +24,7 @@ from tvm_qnn.ops import attrs_of, is_op, make, shape_of
 from tvm_qnn.ops.fixed import FIXED_OPERATORS
 from tvm_qnn.passes.pipeline import to_kernels
 from tvm_qnn.passes.rewrite import Rewriter, calls, name_of, rewrite
+from tvm_qnn.schedules.database import UNTUNED, Database
 from tvm_qnn.targets import Target
 
 Array = NDArray[Any]
@@ -101,11 +102,8 @@ def verify(
     arrays = random_arrays(imported.inputs) if inputs is None else dict(inputs)
     pieces = list(batches(imported.inputs, arrays))[:limit]
     chosen, _ = prepared(imported, device, lowering)
-    # The program as it is, and where operators are fused, one that shows their results.
-    programs = [chosen, *([_opened(chosen)] if _fused(chosen) else [])]
-    lowered = [_exposed(to_kernels(program, device).module) for program in programs]
-    runners = [_runner(module, exposed, imported, device) for module, exposed in lowered]
-    stated = {name for name, call in calls(chosen) if is_op(call, *_STATED)}
+    run = observed(chosen, imported, device)
+    stated = stated_floats(chosen)
     parameters = [name_of(p) for p in chosen["main"].params]
     layers: dict[str, Layer] = {}
     outputs: list[list[Array]] = []
@@ -114,12 +112,7 @@ def verify(
         ordered = [piece[info.name] for info in imported.inputs]
         # Parameters have the names of the inputs as far as Relax allows them.
         defined = evaluate(chosen, dict(zip(parameters, ordered, strict=True)))
-        results: dict[str, Array] = {}
-        for run in runners:
-            found = {
-                n if n in defined else n.removesuffix("_out"): r for n, r in run(ordered).items()
-            }
-            results = {**found, **results}
+        results = run(ordered)
         for name in (n for n in defined if n in results):
             exact = name in stated or results[name].dtype.kind in "iub"
             layer = _compare(source_name(name, imported), results[name], defined[name], exact)
@@ -129,6 +122,47 @@ def verify(
     whole = [joined(parts) for parts in zip(*outputs, strict=True)]
     named = {o.name: v for o, v in zip(imported.outputs, whole, strict=True)}
     return Verification(tuple(layers.values()), named)
+
+
+def stated_floats(mod: Any) -> set[str]:
+    """Return the operators whose definition states the order of every float sum, by name."""
+    return {name for name, call in calls(mod) if is_op(call, *_STATED)}
+
+
+def observed(
+    chosen: Any, imported: Imported, device: Target, tuned: Database = UNTUNED
+) -> Callable[[list[Array]], dict[str, Array]]:
+    """Build a module so that the results of its operators can be seen.
+
+    Args:
+        chosen: after ``fuse_memory``.
+        imported: the model behind it.
+        device: must run on this machine, or on an emulated board.
+        tuned: records of tuned kernels.
+
+    Returns:
+        what computes, from the inputs in their order, the results by the names of the operators.
+
+    Raises:
+        TargetError: if code for the target does not run here.
+    """
+    # The program as it is, and where operators are fused, one that shows their results.
+    programs = [chosen, *([_opened(chosen)] if _fused(chosen) else [])]
+    lowered = [_exposed(to_kernels(program, device, tuned).module) for program in programs]
+    runners = [_runner(module, exposed, imported, device) for module, exposed in lowered]
+    blocks = chosen["main"].body.blocks
+    known = {name_of(binding.var) for block in blocks for binding in block.bindings}
+
+    def run(ordered: list[Array]) -> dict[str, Array]:
+        results: dict[str, Array] = {}
+        for runner in runners:
+            found = {
+                n if n in known else n.removesuffix("_out"): r for n, r in runner(ordered).items()
+            }
+            results = {**found, **results}
+        return results
+
+    return run
 
 
 def _fused(mod: Any) -> bool:

@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tvm_qnn import emulation, zoo
-from tvm_qnn.arrays import batches
-from tvm_qnn.cli.running import accuracy
+from tvm_qnn.arrays import accuracy, batches
 from tvm_qnn.cli.tables import duration, print_inspection
 from tvm_qnn.cli.verifying import print_verification
 from tvm_qnn.compiler import Artifact, compile, inspect

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
-from tvm_qnn.arrays import batches, joined, random_arrays, write_npz
+from tvm_qnn.arrays import accuracy, batches, joined, random_arrays, write_npz
 from tvm_qnn.cli.app import arrays_of
 from tvm_qnn.cli.tables import duration
-from tvm_qnn.errors import InputError
 
 
 def run_model(
@@ -52,17 +50,3 @@ def run_model(
         f"p90 {duration(latency.p90)} ({repeat} runs, {threads} thread{'s' * (threads > 1)})",
         highlight=False,
     )
-
-
-def accuracy(scores: Any, labels: Any) -> float:
-    """Return the share of rows [N, classes] whose largest score is at the label.
-
-    Raises:
-        InputError: if there is not one label for each row.
-    """
-    if np.ndim(labels) != 1 or len(scores) != len(labels):
-        raise InputError(
-            f"'labels' of shape {list(np.shape(labels))} for {len(scores)} outputs: give one label "
-            "for each, or leave the array out"
-        )
-    return float((scores.reshape(len(scores), -1).argmax(axis=1) == labels).mean())

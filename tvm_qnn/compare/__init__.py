@@ -1,0 +1,21 @@
+"""Compare a model across targets, kernels and devices: every figure with how it was found."""
+
+from __future__ import annotations
+
+from tvm_qnn.compare.differ import Difference, diff
+
+from tvm_qnn.compare.rows import Report, ReportError, Run, Variant, read_report, write_report
+from tvm_qnn.compare.session import compare
+
+__all__ = [
+    "Difference",
+    "Report",
+    "ReportError",
+    "Run",
+    "Variant",
+    "compare",
+    "diff",
+    "read_report",
+
+    "write_report",
+]

@@ -1,0 +1,71 @@
+"""A variant compiled: the artifact, its kernels one by one, and what can be counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tvm_qnn.compare.energy import operations, picojoules
+from tvm_qnn.compare.operators import operators_of
+from tvm_qnn.compare.rows import Operator, Variant
+from tvm_qnn.compare.steps import Step, Steps, steps_of
+from tvm_qnn.compiler import Artifact, compile, prepared
+from tvm_qnn.frontend import Imported
+from tvm_qnn.passes.lower import Lowered, lower
+from tvm_qnn.passes.pipeline import to_kernels
+from tvm_qnn.schedules.database import Database
+from tvm_qnn.targets import Target
+
+
+@dataclass(frozen=True)
+class Built:
+    """A compiled variant.
+
+    Attributes:
+        variant: what could be counted.
+        target: what it is for.
+        artifact: the compiled model.
+        lowered: its module of kernels.
+        steps: its kernels with their arguments.
+        operators: its kernels without their costs.
+    """
+
+    variant: Variant
+    target: Target
+    artifact: Artifact
+    lowered: Lowered
+    steps: Steps
+    operators: list[tuple[Operator, Step]]
+
+
+def build(
+    source: Any, imported: Imported, inputs: Sequence[NDArray[Any]], target: Target, lowering: str,
+    tuned: Database,
+) -> Built:  # fmt: skip
+    """Compile a model in one way for one target."""
+    artifact = compile(source, target, lowering=lowering, database=tuned)
+    module, _ = prepared(imported, target, lowering, tuned)
+    lowered = lower(module, target) if lowering == "float" else to_kernels(module, target, tuned)
+    steps = steps_of(lowered.module, target, inputs)
+    inspection = artifact.inspection
+    counts = operations(inspection.rows)
+    packed, full = inspection.weight_bytes, inspection.float_weight_bytes
+    variant = Variant(
+        model=imported.name,
+        target=target.name,
+        lowering=lowering,
+        weight_bits=32 * packed / full if full else None,
+        weight_bytes=packed,
+        float_weight_bytes=full,
+        artifact_bytes=sum(file.stat().st_size for file in artifact.path.iterdir()),
+        planned_bytes=steps.planned_bytes,
+        macs=inspection.macs,
+        picojoules=picojoules(counts),
+        operations=counts,
+        refusals=tuple(map(str, inspection.refusals)),
+    )
+    operators = operators_of(steps, inspection.rows, imported)
+    return Built(variant, target, artifact, lowered, steps, operators)

@@ -1,0 +1,167 @@
+"""The kernels of a variant, each with its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from tvm_qnn._tvm import tvm
+from tvm_qnn.compare.emulate import Emulated
+from tvm_qnn.compare.measure import Progress, Runner, cost, in_rounds
+from tvm_qnn.compare.places import Place
+from tvm_qnn.compare.roofline import roof
+from tvm_qnn.compare.rows import ESTIMATED, TABLE, Cost, Machine, Operator
+from tvm_qnn.compare.steps import Step, Steps
+from tvm_qnn.frontend import Imported
+from tvm_qnn.inspection import Row, source_name
+from tvm_qnn.ops.workload import CodebookWork
+from tvm_qnn.passes.lower import Lowered
+from tvm_qnn.schedules import family
+from tvm_qnn.targets import Target
+
+TURN = 0.003
+"""Seconds of a turn of one kernel, short enough to fall between interruptions."""
+MOST_FLOAT = 100_000_000
+"""Float multiply-accumulates of a program beyond which its float kernels are not emulated."""
+
+
+def operators_of(
+    steps: Steps, rows: Sequence[Row], imported: Imported
+) -> list[tuple[Operator, Step]]:
+    """Join the kernels of a program with what ``inspect`` says; changes of shape are left out."""
+    left = list(rows)
+    found = []
+    for step in steps.main:
+        if step.moves:
+            continue
+        names = {source_name(name, imported) for name in step.names}
+        mine = [row for row in left if row.name in names or row.kernel == step.kernel]
+        left = [row for row in left if row not in mine]
+        found.append((_operator(step, mine, imported), step))
+    return found
+
+
+def _operator(step: Step, rows: Sequence[Row], imported: Imported) -> Operator:
+    """Return an operator without its cost; ``rows`` are those that the kernel computes."""
+    if not rows:
+        name = source_name(step.names[0], imported)
+        return Operator(
+            name, step.kernel, step.kernel, step.shape, 0, 0, 0, 0, 0, step.moved_bytes, 0.0, None, ""
+        )  # fmt: skip
+    main = max(rows, key=lambda row: row.macs)
+    fused = len(rows) > 1 and main.kernel == step.kernel
+    return Operator(
+        name=f"{rows[0].name} to {rows[-1].name}" if fused else main.name,
+        operator="memory network" if fused else main.operator,
+        kernel=step.kernel if main.kernel == "float" else main.kernel,
+        shape=rows[-1].shape if fused else main.shape,
+        weight_bits=main.weight_bits,
+        activation_bits=main.activation_bits,
+        codebook=main.codebook,
+        macs=sum(row.macs for row in rows),
+        weight_bytes=sum(row.weight_bytes for row in rows),
+        moved_bytes=step.moved_bytes,
+        gain=main.gain,
+        cost=None,
+        missing="",
+    )
+
+
+def runners_of(steps: Steps, place: Place) -> list[Runner]:
+    """Run a program step by step on a machine, and return what times each step that is no move."""
+    every = [*steps.prepare, *steps.main]
+    names = [f"kernel{i}" for i in range(len(every))]
+    functions = {
+        name: step.func.with_attr("global_symbol", name)
+        for name, step in zip(names, every, strict=True)
+    }
+    library = place.load(tvm.IRModule(functions))
+    tensors: dict[int, Any] = {}
+
+    def tensor(array: Any) -> Any:
+        if id(array) not in tensors:
+            tensors[id(array)] = tvm.runtime.tensor(array, place.device)
+        return tensors[id(array)]
+
+    def runner(name: str, arguments: list[Any]) -> Runner:
+        def run(count: int) -> float:
+            timer = library.time_evaluator(name, place.device, number=count, repeat=1)
+            return float(timer(*arguments).mean)
+
+        return run
+
+    found = []
+    for name, step in zip(names, every, strict=True):
+        arguments = [tensor(a) for a in step.arguments]
+        library[name](*arguments)
+        found.append(runner(name, arguments))
+    main = found[len(steps.prepare) :]
+    return [run for run, step in zip(main, steps.main, strict=True) if not step.moves]
+
+
+def measured(
+    operators: Sequence[tuple[Operator, Step]], steps: Steps, place: Place, machine: Machine,
+    target: Target, threads: int, limit: float, progress: Progress,
+) -> tuple[Operator, ...]:  # fmt: skip
+    """Time each kernel alone, in turns."""
+    runners = dict(enumerate(runners_of(steps, place)))
+    times = in_rounds(runners, limit, progress, TURN)
+    found = []
+    for i, (operator, _) in enumerate(operators):
+        took = cost(place.kind, times[i])
+        under = roof(operator, took, target, machine.clock_hz, machine.bandwidth, threads)
+        found.append(replace(operator, cost=took, roof=under))
+    return tuple(found)
+
+
+def counted(operators: Sequence[tuple[Operator, Step]], steps: Steps) -> list[bool]:
+    """Tell for each step whether its cycles are to be estimated."""
+    floats = sum(o.macs for o, step in operators if _is_float(o, step))
+    skipped = {id(s) for o, s in operators if floats > MOST_FLOAT and _is_float(o, s)}
+    return [not step.moves and id(step) not in skipped for step in steps.main]
+
+
+def _is_float(operator: Operator, step: Step) -> bool:
+    return operator.macs > 0 and not step.ours
+
+
+def estimated(
+    operators: Sequence[tuple[Operator, Step]], steps: Steps, emulated: Emulated, target: Target
+) -> tuple[Operator, ...]:
+    """Take the cycles of each kernel from an emulated inference."""
+    cycles = {id(s): c for s, c in zip(steps.main, emulated.cycles, strict=True)}
+    why = f"more than {MOST_FLOAT // 10**6} M float multiply-accumulates take minutes to emulate"
+    return tuple(_modelled(o, ESTIMATED, cycles[id(s)], target, why) for o, s in operators)
+
+
+def by_table(
+    operators: Sequence[tuple[Operator, Step]], lowered: Lowered, target: Target
+) -> tuple[Operator, ...]:
+    """Take the cycles of convolutions and matrix products from the cost of their family."""
+    cycles: dict[str, float] = {}
+    for name, (kernel, work, _) in lowered.kernels.items():
+        if work is not None:
+            chosen = family(
+                kernel.removeprefix(work.name("")), codebook=isinstance(work, CodebookWork)
+            )
+            cycles[name] = chosen.cycles(work, target)
+    found = []
+    for operator, step in operators:
+        known = next((cycles[n] for name in step.names for n in _roots(name) if n in cycles), None)
+        found.append(_modelled(operator, TABLE, known, target, "the cost table has no entry for it"))
+    return tuple(found)
+
+
+def _roots(name: str) -> tuple[str, str]:
+    """Return the names that the operator of a kernel may have: itself, or less what lower adds."""
+    return name, name.removesuffix("_image")
+
+
+def _modelled(
+    operator: Operator, kind: str, cycles: float | None, target: Target, why: str
+) -> Operator:
+    if cycles is None:
+        return replace(operator, missing=why)
+    took = Cost.model(kind, cycles)
+    return replace(operator, cost=took, roof=roof(operator, took, target, None, None))

@@ -1,0 +1,220 @@
+"""Where programs are measured: this machine, or a board behind a tracker."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import rpc
+
+from tvm_qnn._tvm import relax, te, tvm
+from tvm_qnn.compare import facts
+from tvm_qnn.compare.measure import Runner
+from tvm_qnn.compare.rows import HERE, REMOTE, Machine
+from tvm_qnn.compiler import Artifact
+from tvm_qnn.device_run import use_threads
+from tvm_qnn.errors import InputError, TargetError
+from tvm_qnn.manifest import LIBRARY
+from tvm_qnn.runtime import load
+from tvm_qnn.targets import Target
+from tvm_qnn.targets.link import linker
+from tvm_qnn.tune import fleet
+from tvm_qnn.tune.probe import build_probe, reader
+
+Array = NDArray[Any]
+_COPY = 1 << 24
+"""Numbers of 4 bytes that the copy moves: more than caches hold."""
+_SESSION = 3600
+"""Seconds after which a board ends a session that nobody ended."""
+
+
+class Place(Protocol):
+    """A machine that runs code for a target.
+
+    Attributes:
+        kind: of what it measures.
+        key: name of the machine in a report.
+        device: TVM's device.
+    """
+
+    kind: str
+    key: str
+    device: Any
+
+    def load(self, module: Any) -> Any:
+        """Compile a module of PrimFuncs and return its functions on the machine."""
+
+    def program(self, artifact: Artifact, arrays: dict[str, Array]) -> tuple[Runner, list[Array]]:
+        """Return what times an artifact on inputs, and its outputs."""
+
+    def machine(self) -> Machine:
+        """Return facts about the machine; measures its bandwidth."""
+
+
+class Here:
+    """This machine."""
+
+    kind = HERE
+    key = "this machine"
+
+    def __init__(self, target: Target, threads: int) -> None:
+        self.device = tvm.cpu()
+        self._target, self._threads = target, threads
+
+    def load(self, module: Any) -> Any:
+        """See :class:`Place`."""
+        use_threads(self._threads)
+        return tvm.compile(module, self._target.tvm())
+
+    def program(self, artifact: Artifact, arrays: dict[str, Array]) -> tuple[Runner, list[Array]]:
+        """See :class:`Place`."""
+        program = load(artifact.path, self._threads)
+        outputs = list(program.run(arrays).values())
+        return lambda count: program.benchmark(arrays, repeat=count, warmup=1).median, outputs
+
+    def machine(self) -> Machine:
+        """See :class:`Place`."""
+        return facts.this_machine(self._target, bandwidth(self, self._target))
+
+
+class Board:
+    """A board that a TVM tracker lends.
+
+    Args:
+        target: what it runs.
+        address: ``rpc://HOST:PORT/KEY``.
+        threads: of a kernel.
+
+    Raises:
+        TargetError: there is no such board, or it does not answer.
+    """
+
+    kind = REMOTE
+
+    def __init__(self, target: Target, address: str, threads: int) -> None:
+        host, port, key = fleet.address(address)
+        if not fleet.boards(host, port).get(key, 0):
+            raise TargetError(
+                f"{address}: the tracker has no board of that key; on the board run: "
+                f"tvm-qnn device serve --tracker {host}:{port} --key {key}"
+            )
+        self.key = f"{key} over RPC"
+        self._target, self._address = target, address
+        self._loaded = 0
+        try:
+            tracker = rpc.connect_tracker(host, port)
+            self._session = tracker.request(key, session_timeout=_SESSION)
+            self._session.get_function("runtime.config_threadpool")(1, threads)
+        except Exception as error:  # whatever a foreign machine answers
+            raise self._failed(error) from error
+        self.device = self._session.cpu(0)
+
+    def _failed(self, error: Exception) -> TargetError:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return TargetError(
+            f"{self._address}: {lines[-1]}; check it with: tvm-qnn doctor -t {self._target.name} "
+            f"--device {self._address}"
+        )
+
+    def load(self, module: Any) -> Any:
+        """See :class:`Place`."""
+        made = tvm.compile(module, self._target.tvm())
+        with tempfile.TemporaryDirectory(prefix="tvm-qnn-") as folder:
+            path = Path(folder) / LIBRARY
+            made.export_library(str(path), fcompile=linker(self._target))
+            return self._upload(path)
+
+    def _upload(self, path: Path) -> Any:
+        # A name of its own: the loader of the board returns what it has when it meets one again.
+        self._loaded += 1
+        name = f"compare{self._loaded}.so"
+        try:
+            self._session.upload(str(path), name)
+            return self._session.load_module(name)
+        except Exception as error:  # whatever a foreign machine answers
+            raise self._failed(error) from error
+
+    def program(self, artifact: Artifact, arrays: dict[str, Array]) -> tuple[Runner, list[Array]]:
+        """See :class:`Place`."""
+        library = self._upload(artifact.path / LIBRARY)
+        try:
+            machine = relax.VirtualMachine(library, self.device)
+            machine.set_input("prepare")
+            machine.invoke_stateful("prepare")
+            weights = _flat(machine.get_outputs("prepare"))
+            names = [info.name for info in artifact.manifest.inputs]
+            inputs = [tvm.runtime.tensor(arrays[name], self.device) for name in names]
+            machine.set_input("main", *inputs, *weights)
+            machine.invoke_stateful("main")
+            outputs = [o.numpy() for o in _flat(machine.get_outputs("main"))]
+        except Exception as error:  # whatever a foreign machine answers
+            raise self._failed(error) from error
+
+        def run(count: int) -> float:
+            timer = machine.time_evaluator("invoke_stateful", self.device, number=count, repeat=1)
+            return float(timer("main").mean)
+
+        return run, outputs
+
+    def machine(self) -> Machine:
+        """See :class:`Place`."""
+        with tempfile.TemporaryDirectory(prefix="tvm-qnn-") as folder:
+            library = self._upload(build_probe(self._target, Path(folder) / "probe.so"))
+        read = reader(library, self.device)
+        return facts.describe(read, self._target, bandwidth(self, self._target))
+
+
+def _flat(outputs: Any) -> list[Any]:
+    return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+
+
+def bandwidth(place: Place, target: Target) -> float:
+    """Measure the bytes a second that one core of a machine reads and writes in a copy."""
+    source = te.placeholder((_COPY,), "float32", "source")
+    copy = te.compute((_COPY,), lambda i: source[i], "copy")
+    func = te.create_prim_func([source, copy]).with_attr("global_symbol", "copy")
+    library = place.load(tvm.IRModule({"copy": func}))
+    tensors = [tvm.runtime.tensor(np.zeros(_COPY, np.float32), place.device) for _ in range(2)]
+    timer = library.time_evaluator("copy", place.device, number=1, repeat=5)
+    return float(2 * 4 * _COPY / min(timer(*tensors).results))
+
+
+def onnx_runtime(path: str, arrays: dict[str, Array], threads: int) -> Runner:
+    """Return what times ONNX Runtime on a model file.
+
+    Raises:
+        InputError: it is not installed, or does not take the file.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError(
+            "--baseline onnxruntime: it is not installed; pip install 'tvm-qnn[onnx]'"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session.run(None, arrays)
+    except Exception as error:  # its errors have no base of their own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise InputError(f"--baseline onnxruntime: {path}: {reason}") from error
+
+    def run(count: int) -> float:
+        session.run(None, arrays)
+        times: Sequence[float] = [_seconds(session, arrays) for _ in range(count)]
+        return float(np.median(times))
+
+    return run
+
+
+def _seconds(session: Any, arrays: dict[str, Array]) -> float:
+    start = time.perf_counter()
+    session.run(None, arrays)
+    return time.perf_counter() - start
