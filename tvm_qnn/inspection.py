@@ -25,9 +25,10 @@ from tvm_qnn.schedules.family import Refusal
 from tvm_qnn.spec import packed_bytes
 from tvm_qnn.targets import Target
 
-_MOVES = frozenset(
+MOVES = frozenset(
     f"relax.{name}" for name in ("reshape", "permute_dims", "squeeze", "expand_dims", "flatten")
 )
+"""What only moves data, and has no row."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def _row(name: str, call: Any, seen: set[bytes]) -> tuple[Row | None, int]:
             book.name(attrs.get("kernel", "")), "", attrs.get("why", ""), attrs.get("gain", 0.0),
         )  # fmt: skip
         return row, count
-    if operator in _MOVES or operator == "qnn.pack":
+    if operator in MOVES or operator == "qnn.pack":
         return None, 0
     if is_op(call, *FIXED_OPERATORS):
         return _fixed_row(name, call, seen)

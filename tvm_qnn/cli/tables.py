@@ -12,22 +12,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from tvm_qnn.inspection import Inspection
+from tvm_qnn.units import count, duration
 
-
-def count(number: float) -> str:
-    """Write a number with a prefix: 7.2 M."""
-    for limit, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if number >= limit:
-            return f"{number / limit:.3g}{unit}"
-    return f"{number:g}"
-
-
-def duration(seconds: float) -> str:
-    """Write a duration in the unit that suits it."""
-    for limit, unit, factor in ((1.0, "s", 1.0), (1e-3, "ms", 1e3)):
-        if seconds >= limit:
-            return f"{seconds * factor:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} µs"
+__all__ = [
+    "count",
+    "duration",
+    "print_checks",
+    "print_inspection",
+    "print_refusals",
+    "print_targets",
+    "print_zoo",
+    "sizes",
+]
 
 
 def sizes(manifest: Any) -> str:

@@ -50,9 +50,7 @@ def onnx_file(source: Any) -> Path:
     raise InputError(f"baseline {PEER}: it takes ONNX files, not {type(source).__name__}")
 
 
-def add_accuracy(
-    entries: Sequence[Entry], inputs: Any, labels: Any, threads: int
-) -> None:
+def add_accuracy(entries: Sequence[Entry], inputs: Any, labels: Any) -> None:
     """Add the share of right answers to variants for which something tells it.
 
     Labels are compared with what the program of this machine answers. All targets compute the same
@@ -71,7 +69,7 @@ def add_accuracy(
             found = _measured(entry.built.artifact, *given) if native and entry.built else None
         else:
             if id(model) not in shared:
-                program = compile(model.source, batch=model.imported.inputs[0].shape[0])
+                program = compile(model.source, batch=model.batch)
                 shared[id(model)] = _measured(program, *given)
             found = shared[id(model)]
         entry.variant = replace(entry.variant, accuracy=found)

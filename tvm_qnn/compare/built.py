@@ -41,12 +41,17 @@ class Built:
     operators: list[tuple[Operator, Step]]
 
 
+def name_of_model(source: Any, imported: Imported) -> str:
+    """Return what a model is called in a report: ``zoo:NAME``, else what its importer says."""
+    return source if isinstance(source, str) and source.startswith("zoo:") else imported.name
+
+
 def build(
-    source: Any, imported: Imported, inputs: Sequence[NDArray[Any]], target: Target, lowering: str,
-    tuned: Database,
+    source: Any, batch: int | None, imported: Imported, inputs: Sequence[NDArray[Any]],
+    target: Target, lowering: str, tuned: Database,
 ) -> Built:  # fmt: skip
     """Compile a model in one way for one target."""
-    artifact = compile(source, target, lowering=lowering, database=tuned)
+    artifact = compile(source, target, lowering=lowering, batch=batch, database=tuned)
     module, _ = prepared(imported, target, lowering, tuned)
     lowered = lower(module, target) if lowering == "float" else to_kernels(module, target, tuned)
     steps = steps_of(lowered.module, target, inputs)
@@ -54,7 +59,7 @@ def build(
     counts = operations(inspection.rows)
     packed, full = inspection.weight_bytes, inspection.float_weight_bytes
     variant = Variant(
-        model=imported.name,
+        model=name_of_model(source, imported),
         target=target.name,
         lowering=lowering,
         weight_bits=32 * packed / full if full else None,
@@ -67,5 +72,5 @@ def build(
         operations=counts,
         refusals=tuple(map(str, inspection.refusals)),
     )
-    operators = operators_of(steps, inspection.rows, imported)
+    operators = operators_of(steps, module, inspection.rows, imported)
     return Built(variant, target, artifact, lowered, steps, operators)

@@ -18,24 +18,25 @@ _PACKAGES = ("apache-tvm", "apache-tvm-ffi", "onnxruntime", "numpy")
 _CLOCK = "/sys/devices/system/cpu/cpu0/cpufreq/"
 
 
-def this_machine(target: Target, bandwidth: float | None) -> Machine:
+def this_machine(target: Target, bandwidth: float, rates: dict[str, float]) -> Machine:
     """Describe this machine.
 
     Args:
         target: what code was made for it.
-        bandwidth: measured, bytes a second.
+        bandwidth: bytes a second, from :func:`tvm_qnn.compare.rates.measured`.
+        rates: operations a second, from there.
     """
-    found = describe(_text, target, bandwidth)
+    found = describe(_text, target, bandwidth, rates)
     versions = {"python": platform.python_version(), "tvm-qnn": tvm_qnn.__version__}
     versions |= {name: v for name in _PACKAGES if (v := _version(name)) is not None}
     return Machine(
         cpu=found.cpu, arch=machine_arch(), features=found.features, cores=found.cores,
-        governor=found.governor, clock_hz=found.clock_hz, bandwidth=bandwidth,
+        governor=found.governor, clock_hz=found.clock_hz, bandwidth=bandwidth, rates=rates,
         system=f"{platform.system()} {platform.release()}", versions=versions, commit=commit(),
     )  # fmt: skip
 
 
-def describe(read: Callable[[str], str], target: Target, bandwidth: float | None) -> Machine:
+def describe(read: Callable[[str], str], target: Target, bandwidth: float, rates: dict[str, float]) -> Machine:
     """Describe the machine whose files ``read`` reads; it returns "" for those that are missing."""
     lines = [line.partition(":") for line in read("/proc/cpuinfo").splitlines()]
     fields = [(name.strip(), value.strip()) for name, _, value in lines]
@@ -50,6 +51,7 @@ def describe(read: Callable[[str], str], target: Target, bandwidth: float | None
         governor=read(f"{_CLOCK}scaling_governor"),
         clock_hz=_clock(read, fields),
         bandwidth=bandwidth,
+        rates=rates,
         system=f"Linux {found[1]}" if found else "",
         versions={},
         commit="",

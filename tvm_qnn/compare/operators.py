@@ -8,15 +8,18 @@ from typing import Any
 
 from tvm_qnn._tvm import tvm
 from tvm_qnn.compare.emulate import Emulated
-from tvm_qnn.compare.measure import Progress, Runner, cost, in_rounds
+from tvm_qnn.compare.measure import Runner, cost, in_rounds
 from tvm_qnn.compare.places import Place
 from tvm_qnn.compare.roofline import roof
 from tvm_qnn.compare.rows import ESTIMATED, TABLE, Cost, Machine, Operator
 from tvm_qnn.compare.steps import Step, Steps
 from tvm_qnn.frontend import Imported
-from tvm_qnn.inspection import Row, source_name
+from tvm_qnn.inspection import MOVES, Row, source_name
+from tvm_qnn.ops import is_op
 from tvm_qnn.ops.workload import CodebookWork
+from tvm_qnn.passes.epilogues import taken_epilogues
 from tvm_qnn.passes.lower import Lowered
+from tvm_qnn.passes.rewrite import calls
 from tvm_qnn.schedules import family
 from tvm_qnn.targets import Target
 
@@ -27,19 +30,40 @@ MOST_FLOAT = 100_000_000
 
 
 def operators_of(
-    steps: Steps, rows: Sequence[Row], imported: Imported
+    steps: Steps, module: Any, rows: Sequence[Row], imported: Imported
 ) -> list[tuple[Operator, Step]]:
-    """Join the kernels of a program with what ``inspect`` says; changes of shape are left out."""
+    """Join the kernels of a program with what ``inspect`` says; changes of shape are left out.
+
+    Args:
+        steps: the program.
+        module: what it was lowered from.
+        rows: what ``inspect`` says of ``module``.
+        imported: the model.
+    """
+    # A kernel has the name of its last operator, a row that of the convolution.
+    convolution = {name: first for first, (name, _) in taken_epilogues(module).items()}
+    moves = {name for name, call in calls(module) if is_op(call, *MOVES)}
     left = list(rows)
     found = []
     for step in steps.main:
         if step.moves:
             continue
-        names = {source_name(name, imported) for name in step.names}
-        mine = [row for row in left if row.name in names or row.kernel == step.kernel]
+        ends = [_end(name) for name in step.names if name not in moves]
+        names = {source_name(convolution.get(name, name), imported) for name in ends}
+        mine = [row for row in left if row.name in names or _fused(row, step)]
         left = [row for row in left if row not in mine]
         found.append((_operator(step, mine, imported), step))
     return found
+
+
+def _end(name: str) -> str:
+    """Return the operator that a kernel ends with, without what ``lower`` adds to its name."""
+    return name.removesuffix("_image").removesuffix("_planes")
+
+
+def _fused(row: Row, step: Step) -> bool:
+    """Tell whether a kernel of a memory network computes an operator."""
+    return row.operator.startswith("fixed_") and row.kernel == step.kernel
 
 
 def _operator(step: Step, rows: Sequence[Row], imported: Imported) -> Operator:
@@ -50,7 +74,7 @@ def _operator(step: Step, rows: Sequence[Row], imported: Imported) -> Operator:
             name, step.kernel, step.kernel, step.shape, 0, 0, 0, 0, 0, step.moved_bytes, 0.0, None, ""
         )  # fmt: skip
     main = max(rows, key=lambda row: row.macs)
-    fused = len(rows) > 1 and main.kernel == step.kernel
+    fused = len(rows) > 1 and _fused(main, step)
     return Operator(
         name=f"{rows[0].name} to {rows[-1].name}" if fused else main.name,
         operator="memory network" if fused else main.operator,
@@ -102,15 +126,15 @@ def runners_of(steps: Steps, place: Place) -> list[Runner]:
 
 def measured(
     operators: Sequence[tuple[Operator, Step]], steps: Steps, place: Place, machine: Machine,
-    target: Target, threads: int, limit: float, progress: Progress,
+    target: Target, threads: int, limit: float,
 ) -> tuple[Operator, ...]:  # fmt: skip
     """Time each kernel alone, in turns."""
     runners = dict(enumerate(runners_of(steps, place)))
-    times = in_rounds(runners, limit, progress, TURN)
+    times = in_rounds(runners, limit, turn=TURN)
     found = []
     for i, (operator, _) in enumerate(operators):
         took = cost(place.kind, times[i])
-        under = roof(operator, took, target, machine.clock_hz, machine.bandwidth, threads)
+        under = roof(operator, took, target, machine, threads)
         found.append(replace(operator, cost=took, roof=under))
     return tuple(found)
 
@@ -148,14 +172,10 @@ def by_table(
             cycles[name] = chosen.cycles(work, target)
     found = []
     for operator, step in operators:
-        known = next((cycles[n] for name in step.names for n in _roots(name) if n in cycles), None)
+        ends = (name.removesuffix("_image") for name in step.names)
+        known = next((cycles[name] for name in ends if name in cycles), None)
         found.append(_modelled(operator, TABLE, known, target, "the cost table has no entry for it"))
     return tuple(found)
-
-
-def _roots(name: str) -> tuple[str, str]:
-    """Return the names that the operator of a kernel may have: itself, or less what lower adds."""
-    return name, name.removesuffix("_image")
 
 
 def _modelled(
@@ -164,4 +184,4 @@ def _modelled(
     if cycles is None:
         return replace(operator, missing=why)
     took = Cost.model(kind, cycles)
-    return replace(operator, cost=took, roof=roof(operator, took, target, None, None))
+    return replace(operator, cost=took, roof=roof(operator, took, target, None))

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import rpc
 
-from tvm_qnn._tvm import relax, te, tvm
-from tvm_qnn.compare import facts
+from tvm_qnn import targets
+from tvm_qnn._tvm import relax, tvm
+from tvm_qnn.compare import facts, rates
 from tvm_qnn.compare.measure import Runner
 from tvm_qnn.compare.rows import HERE, REMOTE, Machine
 from tvm_qnn.compiler import Artifact
@@ -27,8 +28,7 @@ from tvm_qnn.tune import fleet
 from tvm_qnn.tune.probe import build_probe, reader
 
 Array = NDArray[Any]
-_COPY = 1 << 24
-"""Numbers of 4 bytes that the copy moves: more than caches hold."""
+THIS = "this machine"
 _SESSION = 3600
 """Seconds after which a board ends a session that nobody ended."""
 
@@ -53,23 +53,23 @@ class Place(Protocol):
         """Return what times an artifact on inputs, and its outputs."""
 
     def machine(self) -> Machine:
-        """Return facts about the machine; measures its bandwidth."""
+        """Return facts about the machine; measures its bandwidth and rates."""
 
 
 class Here:
     """This machine."""
 
     kind = HERE
-    key = "this machine"
 
     def __init__(self, target: Target, threads: int) -> None:
+        self.key = THIS if target.name == "host" else f"{THIS} as {target.name}"
         self.device = tvm.cpu()
         self._target, self._threads = target, threads
 
     def load(self, module: Any) -> Any:
         """See :class:`Place`."""
         use_threads(self._threads)
-        return tvm.compile(module, self._target.tvm())
+        return tvm.compile(module, self._target.tvm()).jit()
 
     def program(self, artifact: Artifact, arrays: dict[str, Array]) -> tuple[Runner, list[Array]]:
         """See :class:`Place`."""
@@ -79,7 +79,7 @@ class Here:
 
     def machine(self) -> Machine:
         """See :class:`Place`."""
-        return facts.this_machine(self._target, bandwidth(self, self._target))
+        return facts.this_machine(targets.host(), *rates.measured(self, self._target))
 
 
 class Board:
@@ -166,25 +166,14 @@ class Board:
         with tempfile.TemporaryDirectory(prefix="tvm-qnn-") as folder:
             library = self._upload(build_probe(self._target, Path(folder) / "probe.so"))
         read = reader(library, self.device)
-        return facts.describe(read, self._target, bandwidth(self, self._target))
+        return facts.describe(read, self._target, *rates.measured(self, self._target))
 
 
 def _flat(outputs: Any) -> list[Any]:
     return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
 
 
-def bandwidth(place: Place, target: Target) -> float:
-    """Measure the bytes a second that one core of a machine reads and writes in a copy."""
-    source = te.placeholder((_COPY,), "float32", "source")
-    copy = te.compute((_COPY,), lambda i: source[i], "copy")
-    func = te.create_prim_func([source, copy]).with_attr("global_symbol", "copy")
-    library = place.load(tvm.IRModule({"copy": func}))
-    tensors = [tvm.runtime.tensor(np.zeros(_COPY, np.float32), place.device) for _ in range(2)]
-    timer = library.time_evaluator("copy", place.device, number=1, repeat=5)
-    return float(2 * 4 * _COPY / min(timer(*tensors).results))
-
-
-def onnx_runtime(path: str, arrays: dict[str, Array], threads: int) -> Runner:
+def onnx_runtime(path: Path, arrays: dict[str, Array], threads: int) -> Runner:
     """Return what times ONNX Runtime on a model file.
 
     Raises:
@@ -200,11 +189,11 @@ def onnx_runtime(path: str, arrays: dict[str, Array], threads: int) -> Runner:
     options.intra_op_num_threads = options.inter_op_num_threads = threads
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         session.run(None, arrays)
     except Exception as error:  # its errors have no base of their own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise InputError(f"--baseline onnxruntime: {path}: {reason}") from error
+        raise InputError(f"--baseline onnxruntime: {path.name}: {reason}") from error
 
     def run(count: int) -> float:
         session.run(None, arrays)

@@ -253,7 +253,9 @@ class Machine:
         governor: of the clock; "" where the system does not tell.
         clock_hz: as the system reports it; None where it does not.
         bandwidth: of a copy between arrays larger than the caches, bytes read and written in a
-            second; None where it was not measured.
+            second, by one core.
+        rates: operations a second that the kernel families reach with a large convolution: multiply-
+            accumulates, for ``bitserial`` of single bits.
         system: kernel.
         versions: of Python and the packages that matter.
         commit: of tvm-qnn, "" where it does not come from a repository.
@@ -265,7 +267,8 @@ class Machine:
     cores: int
     governor: str
     clock_hz: float | None
-    bandwidth: float | None
+    bandwidth: float
+    rates: dict[str, float]
     system: str
     versions: dict[str, str]
     commit: str

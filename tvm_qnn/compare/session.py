@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from tvm_qnn import targets as known_targets
 from tvm_qnn.arrays import batches, random_arrays, read_npz
 from tvm_qnn.compare import answers, emulate, operators, places
-from tvm_qnn.compare.built import Built, build
+from tvm_qnn.compare.built import Built, build, name_of_model
 from tvm_qnn.compare.measure import Progress, Runner, cost, in_rounds, ratio
 from tvm_qnn.compare.memory import peak_bytes
 from tvm_qnn.compare.rows import (
     EMULATED,
     ESTIMATED,
     HERE,
+    REMOTE,
     TABLE,
     Check,
     Cost,
@@ -49,6 +50,7 @@ class Model:
 
     Attributes:
         source: what the caller gave.
+        batch: batch size where it leaves it open.
         imported: it, imported.
         arrays: one batch of inputs.
         origin: where they come from.
@@ -56,10 +58,16 @@ class Model:
     """
 
     source: Any
+    batch: int | None
     imported: Imported
     arrays: dict[str, Array]
     origin: str
     expected: list[Array]
+
+    @property
+    def name(self) -> str:
+        """What the model is called in the report."""
+        return name_of_model(self.source, self.imported)
 
     @property
     def ordered(self) -> list[Array]:
@@ -76,7 +84,12 @@ class Entry:
     built: Built | None = None
     place: places.Place | None = None
     run: Runner | None = None
-    operators: tuple[Operator, ...] = field(default=())
+
+    @property
+    def beside(self) -> tuple[str, str]:
+        """What has the same value for variants whose times may be divided."""
+        remote = self.place is not None and self.place.kind == REMOTE
+        return self.variant.model, self.variant.machine if remote else places.THIS
 
 
 def compare(
@@ -118,7 +131,7 @@ def compare(
     jobs = [(m, t, low) for m in ready for t in found for low in lowerings]
     entries: list[Entry] = []
     for done, (model, target, lowering) in enumerate(jobs):
-        progress(f"compiling {model.imported.name} for {target.name}", done, len(jobs))
+        progress(f"compiling {model.name} for {target.name}", done, len(jobs))
         entries.append(_entry(model, target, lowering, where[target.name], records_))
     if baseline:
         entries += [_peer(model, threads) for model in ready]
@@ -131,8 +144,8 @@ def compare(
         if entry.built is not None:
             progress(f"kernels of {entry.variant.label}", done, len(entries))
             share = min(LONGEST, limit / 2 / max(timed, 1))
-            _kernels(entry, machines, threads, share, limit)
-    answers.add_accuracy(entries, inputs, labels, threads)
+            _kernels(entry, machines, threads, share)
+    answers.add_accuracy(entries, inputs, labels)
     order = {id(model): number for number, model in enumerate(ready)}
     entries.sort(key=lambda entry: order[id(entry.model)])
     when = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -172,7 +185,7 @@ def _model(source: Any, batch: int | None, inputs: Any) -> Model:
     imported = read(source, batch=batch)
     arrays, origin = _inputs(source, imported, inputs)
     first = next(iter(batches(imported.inputs, arrays)))
-    return Model(source, imported, first, origin, answers.defined(imported, first))
+    return Model(source, batch, imported, first, origin, answers.defined(imported, first))
 
 
 def _inputs(source: Any, imported: Imported, inputs: Any) -> tuple[dict[str, Array], str]:
@@ -189,7 +202,9 @@ def _entry(
     model: Model, target: Target, lowering: str, place: places.Place | None, tuned: Database
 ) -> Entry:
     """Compile a variant, and load it where it runs."""
-    built = build(model.source, model.imported, model.ordered, target, lowering, tuned)
+    built = build(
+        model.source, model.batch, model.imported, model.ordered, target, lowering, tuned
+    )
     entry = Entry(replace(built.variant, inputs=model.origin), model, built, place)
     if place is not None:
         entry.run, outputs = place.program(built.artifact, model.arrays)
@@ -208,7 +223,7 @@ def _peer(model: Model, threads: int) -> Entry:
     path = answers.onnx_file(model.source)
     run = places.onnx_runtime(path, model.arrays, threads)
     variant = Variant(
-        model.imported.name, "host", PEER, places.Here.key, inputs=model.origin,
+        model.name, "host", PEER, places.THIS, inputs=model.origin,
         artifact_bytes=path.stat().st_size,
     )  # fmt: skip
     return Entry(variant, model, run=run)
@@ -221,13 +236,12 @@ def _time(entries: Sequence[Entry], limit: float, progress: Progress) -> None:
     bases: dict[tuple[str, str], int] = {}
     for wanted in (PEER, "float", None):
         for i in times:
-            variant = entries[i].variant
-            if wanted in (None, variant.lowering):
-                bases.setdefault((variant.model, variant.machine), i)
+            if wanted in (None, entries[i].variant.lowering):
+                bases.setdefault(entries[i].beside, i)
     for i, found in times.items():
         entry, variant = entries[i], entries[i].variant
         kind = HERE if entry.place is None else entry.place.kind
-        base = bases[variant.model, variant.machine]
+        base = bases[entry.beside]
         beside = (
             None if base == i else ratio(entries[base].variant.label, found, times[base])
         )
@@ -249,18 +263,18 @@ def _machines(
 
 
 def _kernels(
-    entry: Entry, machines: Mapping[str, Machine], threads: int, share: float, limit: float
+    entry: Entry, machines: Mapping[str, Machine], threads: int, share: float
 ) -> None:
     """Find the cost of every kernel of a variant, and of the whole where nothing runs it."""
     built, variant = entry.built, entry.variant
     assert built is not None
     if entry.place is not None:
         machine = machines[entry.place.key]
-        entry.operators = operators.measured(
+        timed = operators.measured(
             built.operators, built.steps, entry.place, machine, built.target, threads, share
         )
         peak = peak_bytes(built.artifact.path, threads) if entry.place.kind == HERE else None
-        entry.variant = replace(variant, operators=entry.operators, peak_bytes=peak)
+        entry.variant = replace(variant, operators=timed, peak_bytes=peak)
         return
     lacking = emulate.missing(built.target)
     check = None
