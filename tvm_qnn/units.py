@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def count(number: float) -> str:
     """Write a number with a prefix: 7.2 M."""
-    for limit, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+    for limit, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
         if number >= limit:
             return f"{number / limit:.3g}{unit}"
     return f"{number:g}"
@@ -22,7 +22,8 @@ def duration(seconds: float) -> str:
 def size(number: float) -> str:
     """Write a number of bytes: 12.5 KiB."""
     for limit, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if number >= limit:
+        # Three digits are shown, so 1000 KiB are 0.977 MiB.
+        if number >= 999.5 * limit / 1024:
             return f"{number / limit:.3g} {unit}"
     return f"{number:.0f} B"
 

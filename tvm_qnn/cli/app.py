@@ -171,6 +171,82 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command()
+def compare(
+    models: Annotated[
+        list[str], typer.Argument(help="ONNX files, or zoo:NAME.", show_default=False)
+    ],
+    targets: Annotated[
+        str, typer.Option("--targets", "-t", help="Targets with commas between them.")
+    ] = "host",
+    lowering: Annotated[
+        str, typer.Option(help="auto, kernel families, float, with commas between them.")
+    ] = "auto",
+    baseline: Annotated[
+        str | None, typer.Option(help="onnxruntime, in the same rounds.", show_default=False)
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Folder for index.html and report.json.", show_default=False),
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the figures to this file.", show_default=False)
+    ] = None,
+    others: Annotated[
+        list[Path] | None,
+        typer.Option("--with", help="report.json of another comparison.", show_default=False),
+    ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="TARGET=rpc://HOST:PORT/KEY measures on a board.", show_default=False),
+    ] = None,
+    input: Annotated[
+        Path | None,
+        typer.Option("--input", "-i", help=".npz with arrays by input name.", show_default=False),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help=".npy or .npz with the class of each input.", show_default=False),
+    ] = None,
+    limit: Annotated[float, typer.Option(min=0, help="Seconds of interleaved rounds.")] = 30.0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of a kernel.")] = 1,
+    batch: Batch = None,
+    database: Database = None,
+) -> None:
+    """Compare models across targets, kernels and devices, in a table and a page with plots."""
+    from tvm_qnn.cli.comparing import compare_models
+
+    compare_models(
+        models, targets, lowering, report, json, others or [], device or [], baseline=baseline,
+        inputs=input, labels=labels, limit=limit, threads=threads, batch=batch, database=database,
+    )  # fmt: skip
+
+
+@app.command()
+def diff(
+    model: Model,
+    targets: Annotated[
+        str, typer.Option("--targets", "-t", help="Two targets with a comma between them.")
+    ],
+    input: Annotated[
+        Path | None,
+        typer.Option("--input", "-i", help=".npz with arrays by input name.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help=".npz for the input that shows a difference.")
+    ] = Path("diff.npz"),
+    lowering: Lowering = "auto",
+    limit: Annotated[int, typer.Option(min=1, help="Batches to compare.")] = 8,
+    batch: Batch = None,
+    database: Database = None,
+) -> None:
+    """Find the first operator whose integers differ on two targets; exit code 1 if there is one."""
+    from tvm_qnn.cli.comparing import diff_targets
+
+    if not diff_targets(model, targets, input, output, lowering, limit, batch, database):
+        raise typer.Exit(1)
+
+
 @app.command("targets")
 def targets_command(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tvm_qnn.compare.differ import Difference, diff
-
+from tvm_qnn.compare.page import write_page
 from tvm_qnn.compare.rows import Report, ReportError, Run, Variant, read_report, write_report
 from tvm_qnn.compare.session import compare
 
@@ -16,6 +16,6 @@ __all__ = [
     "compare",
     "diff",
     "read_report",
-
+    "write_page",
     "write_report",
 ]

@@ -114,9 +114,7 @@ def diff(
 class _Side:
     """A model on one target, operator by operator."""
 
-    def __init__(
-        self, imported: Imported, device: Target, lowering: str, tuned: Database
-    ) -> None:
+    def __init__(self, imported: Imported, device: Target, lowering: str, tuned: Database) -> None:
         module, _ = prepared(imported, device, lowering, tuned)
         self._run = observed(module, imported, device, tuned)
         self._exact = stated_floats(module)

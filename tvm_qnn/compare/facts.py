@@ -36,7 +36,9 @@ def this_machine(target: Target, bandwidth: float, rates: dict[str, float]) -> M
     )  # fmt: skip
 
 
-def describe(read: Callable[[str], str], target: Target, bandwidth: float, rates: dict[str, float]) -> Machine:
+def describe(
+    read: Callable[[str], str], target: Target, bandwidth: float, rates: dict[str, float]
+) -> Machine:
     """Describe the machine whose files ``read`` reads; it returns "" for those that are missing."""
     lines = [line.partition(":") for line in read("/proc/cpuinfo").splitlines()]
     fields = [(name.strip(), value.strip()) for name, _, value in lines]
@@ -82,7 +84,9 @@ def commit() -> str:
 
 def _git(folder: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True
+        )
     except OSError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

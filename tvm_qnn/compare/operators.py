@@ -174,7 +174,9 @@ def by_table(
     for operator, step in operators:
         ends = (name.removesuffix("_image") for name in step.names)
         known = next((cycles[name] for name in ends if name in cycles), None)
-        found.append(_modelled(operator, TABLE, known, target, "the cost table has no entry for it"))
+        found.append(
+            _modelled(operator, TABLE, known, target, "the cost table has no entry for it")
+        )
     return tuple(found)
 
 

@@ -189,7 +189,9 @@ def onnx_runtime(path: Path, arrays: dict[str, Array], threads: int) -> Runner:
     options.intra_op_num_threads = options.inter_op_num_threads = threads
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
         session.run(None, arrays)
     except Exception as error:  # its errors have no base of their own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]

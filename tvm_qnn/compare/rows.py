@@ -6,7 +6,7 @@ import json
 import os
 import types
 import typing
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ FORMAT = 1
 
 HERE = "measured here"
 REMOTE = "measured over RPC"
+ELSEWHERE = "measured in another run"
 ESTIMATED = "estimated cycles"
 TABLE = "cycles by the cost table"
 EMULATED = "emulated (correctness only)"
@@ -26,6 +27,7 @@ RECORDED = "recorded in the zoo"
 KINDS = {
     HERE: "wall time of this machine, median of interleaved rounds",
     REMOTE: "wall time of a board behind a TVM RPC tracker, in the same rounds",
+    ELSEWHERE: "wall time of the machine of another report, see Machines",
     ESTIMATED: "executed blocks under qemu-user times llvm-mca cycles of each block, one core; "
     "knows no caches and no mispredicted branches",
     TABLE: "analytic cost of the kernel family; only good for choosing among families",
@@ -295,13 +297,40 @@ class Run:
 
 @dataclass(frozen=True)
 class Report:
-    """All runs of a report, the newest first."""
+    """All runs of a report, this one first."""
 
     runs: tuple[Run, ...]
+
+    @property
+    def whole(self) -> Run:
+        """All runs as one: later ones have their number behind targets and machines."""
+        first, *others = self.runs
+        variants, machines = list(first.variants), dict(first.machines)
+        for number, run in enumerate(others, start=1):
+            machines |= {f"{key} [{number}]": m for key, m in run.machines.items()}
+            variants += [_elsewhere(variant, number) for variant in run.variants]
+        return replace(first, machines=machines, variants=tuple(variants))
 
     def joined(self, other: Report) -> Report:
         """Add the runs of another report that are not here yet."""
         return Report((*self.runs, *(run for run in other.runs if run not in self.runs)))
+
+
+def _elsewhere(variant: Variant, number: int) -> Variant:
+    """Return a variant of another run, under names of its own."""
+
+    def cost(found: Cost | None) -> Cost | None:
+        if found is None or found.kind not in (HERE, REMOTE):
+            return found
+        return replace(found, kind=ELSEWHERE)
+
+    return replace(
+        variant,
+        target=f"{variant.target} [{number}]",
+        machine=f"{variant.machine} [{number}]",
+        latency=cost(variant.latency),
+        operators=tuple(replace(o, cost=cost(o.cost)) for o in variant.operators),
+    )
 
 
 def write_report(path: Path, report: Report) -> None:

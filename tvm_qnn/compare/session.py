@@ -202,9 +202,7 @@ def _entry(
     model: Model, target: Target, lowering: str, place: places.Place | None, tuned: Database
 ) -> Entry:
     """Compile a variant, and load it where it runs."""
-    built = build(
-        model.source, model.batch, model.imported, model.ordered, target, lowering, tuned
-    )
+    built = build(model.source, model.batch, model.imported, model.ordered, target, lowering, tuned)
     entry = Entry(replace(built.variant, inputs=model.origin), model, built, place)
     if place is not None:
         entry.run, outputs = place.program(built.artifact, model.arrays)
@@ -242,9 +240,7 @@ def _time(entries: Sequence[Entry], limit: float, progress: Progress) -> None:
         entry, variant = entries[i], entries[i].variant
         kind = HERE if entry.place is None else entry.place.kind
         base = bases[entry.beside]
-        beside = (
-            None if base == i else ratio(entries[base].variant.label, found, times[base])
-        )
+        beside = None if base == i else ratio(entries[base].variant.label, found, times[base])
         entry.variant = replace(variant, latency=cost(kind, found), ratio=beside)
 
 
@@ -262,9 +258,7 @@ def _machines(
     return found
 
 
-def _kernels(
-    entry: Entry, machines: Mapping[str, Machine], threads: int, share: float
-) -> None:
+def _kernels(entry: Entry, machines: Mapping[str, Machine], threads: int, share: float) -> None:
     """Find the cost of every kernel of a variant, and of the whole where nothing runs it."""
     built, variant = entry.built, entry.variant
     assert built is not None

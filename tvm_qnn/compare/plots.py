@@ -1,0 +1,324 @@
+"""The plots of a page, as SVG that takes its colours from the style sheet of the page."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvm_qnn.compare.rows import (
+    ELSEWHERE,
+    ESTIMATED,
+    HERE,
+    REMOTE,
+    TABLE,
+    Machine,
+    Operator,
+    Variant,
+)
+from tvm_qnn.errors import InputError
+from tvm_qnn.units import count, duration
+
+INK, MUTED, LINE = "#010101", "#010102", "#010103"
+"""Stand for colours of the style sheet: text, secondary text, lines."""
+SERIES = tuple(f"#0201{i:02d}" for i in range(8))
+"""Stand for a palette that people with any kind of colour vision can tell apart."""
+_SHOWN = 7
+"""Operators that get a colour of their own."""
+_STYLE = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10.0,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": LINE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 10.0,
+    "axes.titlelocation": "left",
+    "grid.color": LINE,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot of a page.
+
+    Attributes:
+        title: what it shows.
+        kind: of its figures.
+        text: how to read it.
+        svg: the plot.
+    """
+
+    title: str
+    kind: str
+    text: str
+    svg: str
+
+
+def check_plots() -> None:
+    """Refuse to plot where matplotlib is missing.
+
+    Raises:
+        InputError: it is.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "--report needs matplotlib for its plots: pip install 'tvm-qnn[plot]'"
+        ) from error
+
+
+def plots_of(variants: Sequence[Variant], machines: dict[str, Machine]) -> list[Plot]:
+    """Draw everything that the variants have figures for."""
+    found = [
+        latency([v for v in variants if v.latency is not None and v.latency.kind == kind], kind)
+        for kind in (HERE, REMOTE, ELSEWHERE, ESTIMATED, TABLE)
+    ]
+    found += [breakdown(model, variants) for model in dict.fromkeys(v.model for v in variants)]
+    found += [trade(variants, unit) for unit in ("seconds", "cycles")]
+    found += [roofline(variants, key, machine) for key, machine in machines.items()]
+    return [plot for plot in found if plot is not None]
+
+
+def latency(variants: Sequence[Variant], kind: str) -> Plot | None:
+    """Draw a bar for each variant, those of one model together."""
+    if not variants:
+        return None
+    costs = [v.latency for v in variants if v.latency is not None]
+    unit = costs[0].unit
+    lowerings = list(dict.fromkeys(v.lowering for v in variants))
+    values = [c.median for c in costs]
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        places = _places([v.model for v in variants])
+        for place, variant, cost in zip(places, variants, costs, strict=True):
+            colour = SERIES[lowerings.index(variant.lowering) % len(SERIES)]
+            spread = [[cost.median - cost.p10], [cost.p90 - cost.median]] if cost.rounds else None
+            axes.barh(place, cost.median, 0.72, color=colour, xerr=spread, ecolor=MUTED)
+            text = duration(cost.median) if unit == "seconds" else count(cost.median)
+            if variant.ratio is not None:
+                text += f"  ({variant.ratio.median:.3g}x)"
+            if cost.noise:
+                text += "  noisy"
+            axes.annotate(
+                text, (cost.p90, place), (5, 0), textcoords="offset points", va="center", color=INK
+            )
+        axes.set_yticks(places, [_short(v) for v in variants])
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        if max(values) > 20 * min(values):
+            axes.set_xscale("log")
+            axes.set_xlim(min(values) / 2, max(values) * 12)
+            scale = ", logarithmic"
+        else:
+            axes.set_xlim(0, max(values) * 1.35)
+            scale = ""
+        axes.set_xlabel(("seconds" if unit == "seconds" else "cycles of one core") + scale)
+
+    height = 0.9 + 0.34 * (_places([v.model for v in variants])[-1] + 1)
+    text = "One inference. Shorter is better."
+    if kind in (HERE, REMOTE, ELSEWHERE):
+        text += (
+            " Whiskers: 10th and 90th percentile of the rounds; x: times faster than the baseline."
+        )
+    return Plot("Latency", kind, text, _svg(draw, height, f"latency {kind}"))
+
+
+def _places(groups: Sequence[str]) -> list[float]:
+    """Return places of bars, with a gap between groups."""
+    places, place = [], 0.0
+    for i, group in enumerate(groups):
+        place += 0.0 if i == 0 else 1.0 if group == groups[i - 1] else 1.5
+        places.append(place)
+    return places
+
+
+def _short(variant: Variant) -> str:
+    how = "" if variant.lowering == "auto" else f" {variant.lowering}"
+    return f"{variant.model.removeprefix('zoo:').removesuffix('.onnx')}  {variant.target}{how}"
+
+
+def breakdown(model: str, variants: Sequence[Variant]) -> Plot | None:
+    """Draw where the time of a model goes: the share of each operator, a bar for each variant."""
+    shown = [v for v in variants if v.model == model and any(o.cost for o in v.operators)]
+    if not shown or max(len(v.operators) for v in shown) < 2:
+        return None
+    shares = [_shares(v.operators) for v in shown]
+    largest: Counter[str] = Counter()
+    for share in shares:
+        for name, value in share.items():
+            largest[name] = max(largest[name], value)
+    named = {name for name, _ in largest.most_common(_SHOWN)}
+    order = [n for n in dict.fromkeys(n for share in shares for n in share) if n in named]
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        for row, share in enumerate(shares):
+            left = 0.0
+            rest = 100 - sum(share.get(name, 0.0) for name in order)
+            parts = [*((n, SERIES[i]) for i, n in enumerate(order)), ("the others", LINE)]
+            for name, colour in parts:
+                value = rest if name == "the others" else share.get(name, 0.0)
+                axes.barh(row, value, 0.7, left, color=colour, label=name if row == 0 else None)
+                if value >= 7:
+                    axes.text(left + value / 2, row, f"{value:.0f}", ha="center", va="center")
+                left += value
+        axes.set_yticks(range(len(shown)), [f"{v.target} {v.lowering}" for v in shown])
+        axes.invert_yaxis()
+        axes.grid(visible=False)
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("% of the sum of all kernels")
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, fontsize=9, handlelength=1,
+            columnspacing=1.2,
+        )  # fmt: skip
+
+    kinds = list(dict.fromkeys(o.cost.kind for v in shown for o in v.operators if o.cost))
+    return Plot(
+        f"Where the time goes: {model}", ", ".join(kinds),
+        "Each kernel on its own, in percent of their sum; the table below has the figures.",
+        _svg(draw, 1.5 + 0.4 * len(shown), f"breakdown {model}"),
+    )  # fmt: skip
+
+
+def _shares(operators: Sequence[Operator]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    total = sum(o.cost.median for o in operators if o.cost)
+    for operator in operators:
+        if operator.cost is not None:
+            share = 100 * operator.cost.median / total
+            found[operator.name] = found.get(operator.name, 0.0) + share
+    return found
+
+
+def trade(variants: Sequence[Variant], unit: str) -> Plot | None:
+    """Draw bits and latency against accuracy, where there are at least two to choose from."""
+    shown = [
+        (v, v.latency, v.accuracy)
+        for v in variants
+        if v.latency is not None and v.accuracy is not None and v.latency.unit == unit
+    ]
+    if len({v.model for v, _, _ in shown}) < 2:
+        return None
+    targets = list(dict.fromkeys(v.target for v, _, _ in shown))
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        for variant, cost, accuracy in shown:
+            colour = SERIES[targets.index(variant.target) % len(SERIES)]
+            peer = variant.lowering == "onnxruntime"
+            axes.scatter(
+                cost.median, 100 * accuracy.value, s=60, color="none" if peer else colour,
+                edgecolors=colour, linewidths=1.5, zorder=3,
+            )  # fmt: skip
+            if peer:
+                continue
+            bits = f", {variant.weight_bits:.2g} bits" if variant.weight_bits else ""
+            axes.annotate(
+                _short(variant) + bits, (cost.median, 100 * accuracy.value), (7, 5),
+                textcoords="offset points", fontsize=8.5, color=INK,
+            )  # fmt: skip
+        axes.set_xscale("log")
+        low, high = axes.get_xlim()
+        axes.set_xlim(low / 1.3, high * 6)
+        axes.margins(y=0.15)
+        axes.set_xlabel("seconds" if unit == "seconds" else "cycles of one core")
+        axes.set_ylabel("right answers, %")
+
+    kinds = list(dict.fromkeys(kind for _, c, a in shown for kind in (c.kind, a.kind)))
+    return Plot(
+        "Bits, latency and accuracy", ", ".join(kinds),
+        "Up and left is better, among models of one task. Bits: mean of a stored weight. Hollow: "
+        "ONNX Runtime.",
+        _svg(draw, 3.6, f"trade {unit}"),
+    )  # fmt: skip
+
+
+def roofline(variants: Sequence[Variant], key: str, machine: Machine) -> Plot | None:
+    """Draw the operators that a machine ran under its roof."""
+    mine = [v for v in variants if v.machine == key]
+    shown = [(v, o) for v in mine for o in v.operators if o.roof is not None and o.cost is not None]
+    if not shown:
+        return None
+    models = list(dict.fromkeys(v.model for v, _ in shown))
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        points = []
+        for variant, operator in shown:
+            assert operator.roof is not None
+            assert operator.cost is not None
+            x, y = operator.roof.intensity, operator.macs / operator.cost.median
+            top = operator.macs / operator.roof.compute
+            colour = SERIES[models.index(variant.model) % len(SERIES)]
+            hollow = variant.lowering == "float"
+            axes.plot([x, x], [y, max(y, top)], color=LINE, linewidth=1, zorder=1)
+            axes.plot(x, top, "_", color=colour, markersize=8, zorder=2)
+            axes.scatter(
+                x, y, s=34, color="none" if hollow else colour, edgecolors=colour, zorder=3
+            )
+            points += [(x, y), (x, top)]
+        for i, model in enumerate(models):
+            axes.scatter([], [], color=SERIES[i % len(SERIES)], label=model)
+        left, right = min(p[0] for p in points) / 2, max(p[0] for p in points) * 2
+        highest = max(p[1] for p in points) * 3
+        ends = [left, min(right, highest / machine.bandwidth)]
+        axes.plot(ends, [x * machine.bandwidth for x in ends], color=MUTED, linewidth=1.2)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlim(left, right)
+        axes.set_ylim(min(p[1] for p in points) / 3, highest)
+        axes.set_xlabel("multiply-accumulates a byte of weights and activations")
+        axes.set_ylabel("multiply-accumulates a second")
+        axes.legend(loc="lower right", fontsize=9)
+
+    return Plot(
+        f"Roofline: {key}", next(o.cost.kind for _, o in shown if o.cost is not None),
+        f"A dot is an operator, the dash above it what its kernel family reaches with a large "
+        f"convolution; the slope is the bandwidth of a copy, {machine.bandwidth / 1e9:.3g} GB/s. "
+        "What lies above the slope lives in the caches. Hollow: float.",
+        _svg(draw, 4.0, f"roofline {key}"),
+    )  # fmt: skip
+
+
+def _svg(draw: Callable[[Any], None], height: float, salt: str) -> str:
+    """Draw a figure and return its SVG element, coloured by the page."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    # Identifiers of several drawings share one page.
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}):
+        figure = Figure((7.2, height), layout="constrained")
+        draw(figure)
+        buffer = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1, flags=re.S)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1 role="img"', text, count=1, flags=re.S)
+    # Groups of several drawings would have the same names.
+    text = re.sub(r'<g id="[^"]*">', "<g>", text)
+    names = {INK: "--ink", MUTED: "--muted", LINE: "--line"}
+    names |= {colour: f"--s{i}" for i, colour in enumerate(SERIES)}
+    for colour, name in names.items():
+        text = text.replace(colour, f"var({name})")
+    return re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--font)", text)
