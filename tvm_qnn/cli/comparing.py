@@ -23,8 +23,8 @@ from tvm_qnn.compare import (
     write_page,
     write_report,
 )
-from tvm_qnn.compare.columns import COLUMNS
-from tvm_qnn.compare.plots import check_plots
+from tvm_qnn.compare.columns import COLUMNS, Column
+from tvm_qnn.compare.svg import check_plots
 from tvm_qnn.errors import InputError
 
 _SEPARATORS = ","
@@ -128,7 +128,8 @@ def print_report(console: Console, report: Report) -> None:
 def _print_variants(console: Console, variants: Sequence[Variant], title: str) -> None:
     """Print as many columns as are filled and fit, the first ones first."""
     filled = [c for c in COLUMNS if c.terminal and any(map(c.text, variants))]
-    room, shown = console.width, []
+    room = console.width
+    shown: list[Column] = []
     for column in filled:
         room -= 2 + max(len(text) for text in (column.heading, *map(column.text, variants)))
         if room < -2 and len(shown) > _FEWEST:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tvm_qnn.compare.differ import Difference, diff
+from tvm_qnn.compare.files import ReportError, read_report, write_report
 from tvm_qnn.compare.page import write_page
-from tvm_qnn.compare.rows import Report, ReportError, Run, Variant, read_report, write_report
+from tvm_qnn.compare.rows import Report, Run, Variant
 from tvm_qnn.compare.session import compare
 
 __all__ = [

@@ -4,50 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tvm_qnn.arrays import accuracy, batches, joined, read_npz
-from tvm_qnn.compare.rows import HERE, RECORDED, Accuracy
+from tvm_qnn.compare.models import PEER
+from tvm_qnn.compare.rows import HERE, RECORDED, Accuracy, Check
 from tvm_qnn.compiler import compile
 from tvm_qnn.errors import InputError
-from tvm_qnn.evaluate import evaluate
-from tvm_qnn.frontend import Imported
-from tvm_qnn.passes.pipeline import to_integers
-from tvm_qnn.passes.rewrite import name_of
 
 if TYPE_CHECKING:
     from tvm_qnn.compare.session import Entry
 
 Array = NDArray[Any]
-PEER = "onnxruntime"
-
-
-def defined(imported: Imported, arrays: dict[str, Array]) -> list[Array]:
-    """Return the outputs of the integer program of a model by its numpy definition."""
-    module = to_integers(imported.module).module
-    # Parameters have the names of the inputs as far as Relax allows them.
-    names = [name_of(p) for p in module["main"].params]
-    ordered = [arrays[info.name] for info in imported.inputs]
-    return [np.asarray(o) for o in evaluate(module, dict(zip(names, ordered, strict=True)))[""]]
-
-
-def onnx_file(source: Any) -> Path:
-    """Return the ONNX file of a model.
-
-    Raises:
-        InputError: it is something else.
-    """
-    if isinstance(source, str) and source.startswith("zoo:"):
-        from tvm_qnn import zoo
-
-        return zoo.path(source)
-    if isinstance(source, str | Path):
-        return Path(source)
-    raise InputError(f"baseline {PEER}: it takes ONNX files, not {type(source).__name__}")
 
 
 def add_accuracy(entries: Sequence[Entry], inputs: Any, labels: Any) -> None:
@@ -100,3 +71,15 @@ def _recorded(source: Any) -> Accuracy | None:
 
     entry = zoo.entry(source)
     return Accuracy(entry.test_accuracy, entry.test_samples, RECORDED)
+
+
+def compared(kind: str, outputs: Sequence[Array], expected: Sequence[Array]) -> Check:
+    """Compare outputs with those of the definition."""
+    differing, elements, largest = 0, 0, 0.0
+    for got, wanted in zip(outputs, expected, strict=True):
+        got = got.reshape(wanted.shape)
+        differing += int((got != wanted).sum())
+        elements += wanted.size
+        apart = np.abs(got.astype(np.float64) - wanted.astype(np.float64))
+        largest = max(largest, float(apart.max(initial=0.0)))
+    return Check(kind, elements, differing, largest)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from numpy.typing import NDArray
 
 from tvm_qnn.compare.energy import operations, picojoules
+from tvm_qnn.compare.models import Model
 from tvm_qnn.compare.operators import operators_of
 from tvm_qnn.compare.rows import Operator, Variant
 from tvm_qnn.compare.steps import Step, Steps, steps_of
 from tvm_qnn.compiler import Artifact, compile, prepared
-from tvm_qnn.frontend import Imported
 from tvm_qnn.passes.lower import Lowered, lower
 from tvm_qnn.passes.pipeline import to_kernels
 from tvm_qnn.schedules.database import Database
@@ -41,25 +37,18 @@ class Built:
     operators: list[tuple[Operator, Step]]
 
 
-def name_of_model(source: Any, imported: Imported) -> str:
-    """Return what a model is called in a report: ``zoo:NAME``, else what its importer says."""
-    return source if isinstance(source, str) and source.startswith("zoo:") else imported.name
-
-
-def build(
-    source: Any, batch: int | None, imported: Imported, inputs: Sequence[NDArray[Any]],
-    target: Target, lowering: str, tuned: Database,
-) -> Built:  # fmt: skip
+def build(model: Model, target: Target, lowering: str, tuned: Database) -> Built:
     """Compile a model in one way for one target."""
-    artifact = compile(source, target, lowering=lowering, batch=batch, database=tuned)
+    imported = model.imported
+    artifact = compile(model.source, target, lowering=lowering, batch=model.batch, database=tuned)
     module, _ = prepared(imported, target, lowering, tuned)
     lowered = lower(module, target) if lowering == "float" else to_kernels(module, target, tuned)
-    steps = steps_of(lowered.module, target, inputs)
+    steps = steps_of(lowered.module, target, model.ordered)
     inspection = artifact.inspection
     counts = operations(inspection.rows)
     packed, full = inspection.weight_bytes, inspection.float_weight_bytes
     variant = Variant(
-        model=name_of_model(source, imported),
+        model=model.name,
         target=target.name,
         lowering=lowering,
         weight_bits=32 * packed / full if full else None,

@@ -139,7 +139,9 @@ COLUMNS = (
         "bound by", lambda v: bound_text(v.operators),
         explains="what limits the operators, and how much of the time",
     ),
-    Column("tuned", _tuned, lambda v: v.tuned if v.tunable else None, "kernels with a tuned schedule"),
+    Column(
+        "tuned", _tuned, lambda v: v.tuned if v.tunable else None, "kernels with a tuned schedule",
+    ),
     Column(
         "float", lambda v: str(len(v.refusals)) if v.macs is not None else "",
         lambda v: len(v.refusals) if v.macs is not None else None, "operators that stay float",

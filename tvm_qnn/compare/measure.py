@@ -29,8 +29,8 @@ NOISY = 0.15
 
 
 def in_rounds(
-    runners: Mapping[Key, Runner], limit: float, progress: Progress = lambda what, done, total: None,
-    turn: float = SLICE,
+    runners: Mapping[Key, Runner], limit: float,
+    progress: Progress = lambda what, done, total: None, turn: float = SLICE,
 ) -> dict[Key, NDArray[np.float64]]:  # fmt: skip
     """Give every runner its turn in each round; changes of clock and load meet all of them.
 

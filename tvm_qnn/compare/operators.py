@@ -71,7 +71,8 @@ def _operator(step: Step, rows: Sequence[Row], imported: Imported) -> Operator:
     if not rows:
         name = source_name(step.names[0], imported)
         return Operator(
-            name, step.kernel, step.kernel, step.shape, 0, 0, 0, 0, 0, step.moved_bytes, 0.0, None, ""
+            name, step.kernel, step.kernel, step.shape, 0, 0, 0, 0, 0, step.moved_bytes, 0.0, None,
+            "",
         )  # fmt: skip
     main = max(rows, key=lambda row: row.macs)
     fused = len(rows) > 1 and _fused(main, step)
@@ -174,9 +175,7 @@ def by_table(
     for operator, step in operators:
         ends = (name.removesuffix("_image") for name in step.names)
         known = next((cycles[name] for name in ends if name in cycles), None)
-        found.append(
-            _modelled(operator, TABLE, known, target, "the cost table has no entry for it")
-        )
+        found.append(_modelled(operator, TABLE, known, target, "it is not in the cost table"))
     return tuple(found)
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,38 +17,11 @@ from tvm_qnn.compare.rows import (
     Operator,
     Variant,
 )
-from tvm_qnn.errors import InputError
+from tvm_qnn.compare.svg import INK, LINE, MUTED, SERIES, drawn
 from tvm_qnn.units import count, duration
 
-INK, MUTED, LINE = "#010101", "#010102", "#010103"
-"""Stand for colours of the style sheet: text, secondary text, lines."""
-SERIES = tuple(f"#0201{i:02d}" for i in range(8))
-"""Stand for a palette that people with any kind of colour vision can tell apart."""
 _SHOWN = 7
 """Operators that get a colour of their own."""
-_STYLE = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 10.0,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": LINE,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.titlesize": 10.0,
-    "axes.titlelocation": "left",
-    "grid.color": LINE,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-}
 
 
 @dataclass(frozen=True)
@@ -68,20 +39,6 @@ class Plot:
     kind: str
     text: str
     svg: str
-
-
-def check_plots() -> None:
-    """Refuse to plot where matplotlib is missing.
-
-    Raises:
-        InputError: it is.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            "--report needs matplotlib for its plots: pip install 'tvm-qnn[plot]'"
-        ) from error
 
 
 def plots_of(variants: Sequence[Variant], machines: dict[str, Machine]) -> list[Plot]:
@@ -135,15 +92,14 @@ def latency(variants: Sequence[Variant], kind: str) -> Plot | None:
     height = 0.9 + 0.34 * (_places([v.model for v in variants])[-1] + 1)
     text = "One inference. Shorter is better."
     if kind in (HERE, REMOTE, ELSEWHERE):
-        text += (
-            " Whiskers: 10th and 90th percentile of the rounds; x: times faster than the baseline."
-        )
-    return Plot("Latency", kind, text, _svg(draw, height, f"latency {kind}"))
+        text += " Whiskers: 10th and 90th percentile; x: times faster than the baseline."
+    return Plot("Latency", kind, text, drawn(draw, height, f"latency {kind}"))
 
 
 def _places(groups: Sequence[str]) -> list[float]:
     """Return places of bars, with a gap between groups."""
-    places, place = [], 0.0
+    places: list[float] = []
+    place = 0.0
     for i, group in enumerate(groups):
         place += 0.0 if i == 0 else 1.0 if group == groups[i - 1] else 1.5
         places.append(place)
@@ -194,7 +150,7 @@ def breakdown(model: str, variants: Sequence[Variant]) -> Plot | None:
     return Plot(
         f"Where the time goes: {model}", ", ".join(kinds),
         "Each kernel on its own, in percent of their sum; the table below has the figures.",
-        _svg(draw, 1.5 + 0.4 * len(shown), f"breakdown {model}"),
+        drawn(draw, 1.5 + 0.4 * len(shown), f"breakdown {model}"),
     )  # fmt: skip
 
 
@@ -247,7 +203,7 @@ def trade(variants: Sequence[Variant], unit: str) -> Plot | None:
         "Bits, latency and accuracy", ", ".join(kinds),
         "Up and left is better, among models of one task. Bits: mean of a stored weight. Hollow: "
         "ONNX Runtime.",
-        _svg(draw, 3.6, f"trade {unit}"),
+        drawn(draw, 3.6, f"trade {unit}"),
     )  # fmt: skip
 
 
@@ -294,31 +250,5 @@ def roofline(variants: Sequence[Variant], key: str, machine: Machine) -> Plot | 
         f"A dot is an operator, the dash above it what its kernel family reaches with a large "
         f"convolution; the slope is the bandwidth of a copy, {machine.bandwidth / 1e9:.3g} GB/s. "
         "What lies above the slope lives in the caches. Hollow: float.",
-        _svg(draw, 4.0, f"roofline {key}"),
+        drawn(draw, 4.0, f"roofline {key}"),
     )  # fmt: skip
-
-
-def _svg(draw: Callable[[Any], None], height: float, salt: str) -> str:
-    """Draw a figure and return its SVG element, coloured by the page."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    # Identifiers of several drawings share one page.
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}):
-        figure = Figure((7.2, height), layout="constrained")
-        draw(figure)
-        buffer = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=nothing)
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1, flags=re.S)
-    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1 role="img"', text, count=1, flags=re.S)
-    # Groups of several drawings would have the same names.
-    text = re.sub(r'<g id="[^"]*">', "<g>", text)
-    names = {INK: "--ink", MUTED: "--muted", LINE: "--line"}
-    names |= {colour: f"--s{i}" for i, colour in enumerate(SERIES)}
-    for colour, name in names.items():
-        text = text.replace(colour, f"var({name})")
-    return re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--font)", text)

@@ -2,8 +2,9 @@
 
 Of a machine that measures, the roof is the rate that the operator's kernel family reaches there
 with a large convolution, and the bandwidth of a copy between arrays larger than the caches. Small
-networks live in the caches, so an operator may be faster than its bytes would allow. Of a board that
-is only modelled, the roof is the rate of the target record, and nothing is known of its memory.
+networks live in the caches, so an operator may be faster than its bytes would allow. Of a board
+that is only modelled, the roof is the rate of the target record, and nothing is known of its
+memory.
 """
 
 from __future__ import annotations

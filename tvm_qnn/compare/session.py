@@ -9,22 +9,20 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from tvm_qnn import targets as known_targets
-from tvm_qnn.arrays import batches, random_arrays, read_npz
 from tvm_qnn.compare import answers, emulate, operators, places
-from tvm_qnn.compare.built import Built, build, name_of_model
+from tvm_qnn.compare.built import Built, build
 from tvm_qnn.compare.measure import Progress, Runner, cost, in_rounds, ratio
 from tvm_qnn.compare.memory import peak_bytes
+from tvm_qnn.compare.models import PEER, Model, onnx_file, read_model
 from tvm_qnn.compare.rows import (
     EMULATED,
     ESTIMATED,
     HERE,
     REMOTE,
     TABLE,
-    Check,
     Cost,
     Machine,
     Operator,
@@ -32,47 +30,14 @@ from tvm_qnn.compare.rows import (
     Run,
     Variant,
 )
-from tvm_qnn.compiler import read, records, resolve
+from tvm_qnn.compiler import records, resolve
 from tvm_qnn.errors import InputError, TargetError
-from tvm_qnn.frontend import Imported
 from tvm_qnn.schedules.database import Database
 from tvm_qnn.targets import Target
 
 Array = NDArray[Any]
-PEER = "onnxruntime"
 LONGEST = 5.0
 """Seconds of timing the kernels of one variant."""
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model of a session.
-
-    Attributes:
-        source: what the caller gave.
-        batch: batch size where it leaves it open.
-        imported: it, imported.
-        arrays: one batch of inputs.
-        origin: where they come from.
-        expected: outputs by the definition of the integer program.
-    """
-
-    source: Any
-    batch: int | None
-    imported: Imported
-    arrays: dict[str, Array]
-    origin: str
-    expected: list[Array]
-
-    @property
-    def name(self) -> str:
-        """What the model is called in the report."""
-        return name_of_model(self.source, self.imported)
-
-    @property
-    def ordered(self) -> list[Array]:
-        """The inputs in their order."""
-        return [self.arrays[info.name] for info in self.imported.inputs]
 
 
 @dataclass
@@ -127,7 +92,7 @@ def compare(
     records_, found = records(database), [resolve(target) for target in targets]
     _check(models, [t.name for t in found], baseline, devices, inputs, labels)
     where = {target.name: _place(target, devices, threads) for target in found}
-    ready = [_model(source, batch, inputs) for source in models]
+    ready = [read_model(source, batch, inputs) for source in models]
     jobs = [(m, t, low) for m in ready for t in found for low in lowerings]
     entries: list[Entry] = []
     for done, (model, target, lowering) in enumerate(jobs):
@@ -181,33 +146,18 @@ def _place(target: Target, devices: Mapping[str, str], threads: int) -> places.P
     return None
 
 
-def _model(source: Any, batch: int | None, inputs: Any) -> Model:
-    imported = read(source, batch=batch)
-    arrays, origin = _inputs(source, imported, inputs)
-    first = next(iter(batches(imported.inputs, arrays)))
-    return Model(source, batch, imported, first, origin, answers.defined(imported, first))
-
-
-def _inputs(source: Any, imported: Imported, inputs: Any) -> tuple[dict[str, Array], str]:
-    if inputs is not None:
-        return read_npz(inputs), Path(inputs).name
-    if isinstance(source, str) and source.startswith("zoo:"):
-        from tvm_qnn import zoo
-
-        return zoo.samples(source), f"the samples of {source}"
-    return random_arrays(imported.inputs), "random numbers"
-
-
 def _entry(
     model: Model, target: Target, lowering: str, place: places.Place | None, tuned: Database
 ) -> Entry:
     """Compile a variant, and load it where it runs."""
-    built = build(model.source, model.batch, model.imported, model.ordered, target, lowering, tuned)
+    built = build(model, target, lowering, tuned)
     entry = Entry(replace(built.variant, inputs=model.origin), model, built, place)
     if place is not None:
         entry.run, outputs = place.program(built.artifact, model.arrays)
         entry.variant = replace(
-            entry.variant, machine=place.key, check=_compared(place.kind, outputs, model.expected)
+            entry.variant,
+            machine=place.key,
+            check=answers.compared(place.kind, outputs, model.expected),
         )
     return entry
 
@@ -218,7 +168,7 @@ def _peer(model: Model, threads: int) -> Entry:
     Raises:
         InputError: it is no ONNX file, or ONNX Runtime does not take it.
     """
-    path = answers.onnx_file(model.source)
+    path = onnx_file(model.source)
     run = places.onnx_runtime(path, model.arrays, threads)
     variant = Variant(
         model.name, "host", PEER, places.THIS, inputs=model.origin,
@@ -279,7 +229,7 @@ def _kernels(entry: Entry, machines: Mapping[str, Machine], threads: int, share:
             found = operators.estimated(built.operators, built.steps, emulated, built.target)
             if all(result is not None for result in emulated.results):
                 results = [result for result in emulated.results if result is not None]
-                check = _compared(EMULATED, results, entry.model.expected)
+                check = answers.compared(EMULATED, results, entry.model.expected)
         except RuntimeError as error:
             lacking = str(error)
     if lacking is not None:
@@ -305,15 +255,3 @@ def _left_out(found: Sequence[Operator]) -> str:
         return ""
     reason = next(operator.missing for operator in found if operator.cost is None)
     return f"without {', '.join(names)}: {reason}"
-
-
-def _compared(kind: str, outputs: Sequence[Array], expected: Sequence[Array]) -> Check:
-    """Compare outputs with those of the definition."""
-    differing, elements, largest = 0, 0, 0.0
-    for got, wanted in zip(outputs, expected, strict=True):
-        got = got.reshape(wanted.shape)
-        differing += int((got != wanted).sum())
-        elements += wanted.size
-        apart = np.abs(got.astype(np.float64) - wanted.astype(np.float64))
-        largest = max(largest, float(apart.max(initial=0.0)))
-    return Check(kind, elements, differing, largest)

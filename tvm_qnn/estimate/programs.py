@@ -97,7 +97,8 @@ def link(objects: Sequence[Path], functions: Sequence[str], program: Path) -> Pa
     table.write_text(f"{declared}int (*const kernel_table[])(void) = {{{rows}}};\n")
     subprocess.run(
         [*command, "-static", "-O1", "-w", "-o", str(program), str(DRIVER), str(table)]
-        + [*map(str, objects), "-lm"],
+        + [str(o) for o in objects]
+        + ["-lm"],
         check=True,
     )
     return program
