@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -117,11 +116,11 @@ def breakdown(model: str, variants: Sequence[Variant]) -> Plot | None:
     if not shown or max(len(v.operators) for v in shown) < 2:
         return None
     shares = [_shares(v.operators) for v in shown]
-    largest: Counter[str] = Counter()
+    largest: dict[str, float] = {}
     for share in shares:
         for name, value in share.items():
-            largest[name] = max(largest[name], value)
-    named = {name for name, _ in largest.most_common(_SHOWN)}
+            largest[name] = max(largest.get(name, 0.0), value)
+    named = sorted(largest, key=lambda name: -largest[name])[:_SHOWN]
     order = [n for n in dict.fromkeys(n for share in shares for n in share) if n in named]
 
     def draw(figure: Any) -> None:
