@@ -18,6 +18,7 @@ from tvm_qnn.targets.record import Target
 from tvm_qnn.tune.device import open_device
 from tvm_qnn.tune.progress import Tuning
 from tvm_qnn.tune.session import Report, Session
+from tvm_qnn.tune.stop import deferred_interrupts
 from tvm_qnn.tune.task import CodebookWork, Task
 
 TRIALS = 32
@@ -76,11 +77,11 @@ def tune(
     tasks = tasks_of(imported, made_for)
     if not tasks:
         raise QnnError(f"{imported.name}: no kernel that could be tuned for {made_for.name}")
-    with open_device(device, made_for) as opened:
+    with deferred_interrupts() as check, open_device(device, made_for) as opened:
         while tasks:
             session = Session(
                 tasks, opened, place, trials=trials or TRIALS * len(tasks), seed=seed,
-                resume=resume or bool(tunings), report=report,
+                resume=resume or bool(tunings), report=report, check=check,
             )  # fmt: skip
             found = session.run()
             tunings += session.tunings

@@ -10,20 +10,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvm import rpc
-
-from tvm_qnn import targets
+from tvm_qnn import fleet, targets
 from tvm_qnn._tvm import tvm
 from tvm_qnn.errors import QnnError
 from tvm_qnn.estimate import blocks, programs
 from tvm_qnn.targets.instructions import required_flags
 from tvm_qnn.targets.link import linker
 from tvm_qnn.targets.record import Target
-from tvm_qnn.tune import fleet
-from tvm_qnn.tune.probe import build_probe, reader
+from tvm_qnn.tune.pool import Pool
+from tvm_qnn.tune.probe import build_probe, read_board, reader
 
 Read = Callable[[str], str]
-_FREQUENCY = "/sys/devices/system/cpu/cpu0/cpufreq/"
+_PATIENCE = 40
+"""Seconds that a board may take for one round trip."""
+_VERSION = "/proc/version"
+_PROCESSOR = "/proc/cpuinfo"
+_GOVERNOR = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
 _THROTTLED = "/sys/devices/platform/soc/soc:firmware/get_throttled"
 
 
@@ -78,28 +80,37 @@ def check_boards(target: Target, address: str) -> Iterator[Check]:
         )  # fmt: skip
         return
     yield Check("boards", f"{known[key]} of key {key}")
+    files, error = _files_of(target, host, port, key)
+    if error:
+        yield Check(
+            "kernel round trip", f"fails: {error}",
+            f"is the board free (tvm-qnn device list), is it a {target.arch}, and does its tvm-qnn "
+            "have the version of this one? else start its tvm-qnn device serve again", fatal=True,
+        )  # fmt: skip
+        return
+    yield Check("kernel round trip", f"works: {_system(files[_VERSION])}")
+    yield from _machine(files.__getitem__, target)
+
+
+def _files_of(target: Target, host: str, port: int, key: str) -> tuple[dict[str, str], str]:
+    """Read what is looked at on a board, or say why that fails; a board may never answer."""
+    pool = Pool(_PATIENCE, 1)
     try:
         with tempfile.TemporaryDirectory(prefix="tvm-qnn-") as folder:
             path = build_probe(target, Path(folder) / "probe.so")
-            session = rpc.connect_tracker(host, port).request(key, session_timeout=30)
-            session.upload(str(path))
-            read = reader(session.load_module(path.name), session.cpu(0))
-            about = read("/proc/version")
-    except Exception as error:  # whatever a foreign machine answers
-        last = str(error).strip().splitlines()[-1:]
-        yield Check(
-            "kernel round trip", f"fails: {' '.join(last)}",
-            f"is the board a {target.arch}, and does its tvm-qnn have the version of this one?",
-            fatal=True,
-        )  # fmt: skip
-        return
-    yield Check("kernel round trip", f"works: {about.partition('(')[0].strip() or 'no /proc'}")
-    yield from _machine(read, target)
+            names = (_VERSION, _PROCESSOR, _GOVERNOR, _THROTTLED)
+            return pool.run(read_board, [(str(path), host, port, key, names)])[0]
+    finally:
+        pool.close()
+
+
+def _system(version: str) -> str:
+    return version.partition("(")[0].strip() or "no /proc"
 
 
 def _machine(read: Read, target: Target) -> Iterator[Check]:
     """Check the processor of a machine whose files ``read`` reads."""
-    info = read("/proc/cpuinfo")
+    info = read(_PROCESSOR)
     lines = [line.partition(":") for line in info.splitlines()]
     flags = next((set(v.split()) for k, _, v in lines if k.strip() in ("flags", "Features")), None)
     if flags is None:
@@ -113,7 +124,7 @@ def _machine(read: Read, target: Target) -> Iterator[Check]:
             f"it is no {target.name}; choose another --target" if missing else "",
             fatal=bool(missing),
         )
-    governor = read(f"{_FREQUENCY}scaling_governor")
+    governor = read(_GOVERNOR)
     if governor:
         steady = governor == "performance"
         remedy = (
@@ -172,13 +183,13 @@ def _round_trip_here(target: Target) -> Check:
         try:
             path = build_probe(target, Path(folder) / "probe.so")
             module = tvm.runtime.load_module(str(path))
-            text = reader(module, tvm.cpu())("/proc/version")
+            text = reader(module, tvm.cpu())(_VERSION)
         except Exception as error:  # a tool chain may fail in any way
             last = str(error).strip().splitlines()[-1:]
             return Check(
                 "kernel round trip", f"fails: {' '.join(last)}", "see the linker", fatal=True
             )
-    return Check("kernel round trip", f"works: {text.partition('(')[0].strip() or 'no /proc'}")
+    return Check("kernel round trip", f"works: {_system(text)}")
 
 
 def _local(name: str) -> str:

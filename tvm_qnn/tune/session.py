@@ -14,6 +14,7 @@ from tvm_qnn.tune.device import Device
 from tvm_qnn.tune.journal import Journal
 from tvm_qnn.tune.progress import Tuning
 from tvm_qnn.tune.search import Search, cost_model
+from tvm_qnn.tune.stop import Check
 from tvm_qnn.tune.task import Task
 
 BATCH = 16
@@ -36,14 +37,15 @@ class Session:
         seed: of everything random.
         resume: use what an interrupted session has measured.
         report: see :data:`Report`.
+        check: see :func:`deferred_interrupts`.
     """
 
     def __init__(
         self, tasks: Sequence[Task], device: Device, folder: Path, *, trials: int, seed: int,
-        resume: bool, report: Report,
+        resume: bool, report: Report, check: Check,
     ) -> None:  # fmt: skip
         self._device, self._folder, self._trials, self._seed = device, folder, trials, seed
-        self._report = report
+        self._report, self._check = report, check
         self._before = list(load(folder)) if folder.is_dir() else []
         self._found: dict[tuple[str, ...], Record] = {}
         self._journal = Journal(folder, device, resume=resume)
@@ -65,6 +67,7 @@ class Session:
         with tempfile.TemporaryDirectory(prefix="tvm-qnn-") as scratch:
             self._arguments = Path(scratch)
             for tuning in self.tunings:
+                self._check()
                 self._measure_default(tuning)
             self._drop_hopeless()
             while self.done < self._trials and (tuning := self._next()) is not None:
@@ -110,6 +113,7 @@ class Session:
             self._searches[task] = Search(task, self._model, most, BATCH, self._seed)
         search = self._searches[task]
         candidates = search.ask()[: self._trials - self.done]
+        self._check()
         if not candidates:
             tuning.exhausted = True
             return
@@ -131,6 +135,7 @@ class Session:
         known = [self._journal.find(task, trace) for trace, _ in candidates]
         new = [c for c, found in zip(candidates, known, strict=True) if found is None]
         results = self._device.measure([module for _, module in new], self._path(task))
+        self._check()
         fresh = iter([(result.cost, result.error) for result in results])
         found = [entry if entry is not None else next(fresh) for entry in known]
         for (trace, _), entry, before in zip(candidates, found, known, strict=True):
@@ -145,6 +150,7 @@ class Session:
         task = tuning.task
         pair = [task.module(), task.module(tuning.trace)]
         results = self._device.measure(pair * 3, self._path(task))
+        self._check()
         costs = [[r.cost for r in results[i::2] if r.cost is not None] for i in (0, 1)]
         if all(costs):
             tuning.default, tuning.best = min(costs[0]), min(costs[1])
