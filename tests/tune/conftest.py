@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 from tests.networks.models import Graph
+from tests.tune.servers import HOST, boards_of, free_port, wait_for
 
 TOOL = Path(sys.executable).parent / "tvm-qnn"
 
@@ -42,3 +43,12 @@ def start():
     for process in started:
         process.terminate()
         process.communicate(timeout=20)
+
+
+@pytest.fixture
+def tracker(start):
+    """Port of a tracker without boards."""
+    port = free_port()
+    start("device", "tracker", "--host", HOST, "--port", port)
+    wait_for(lambda: boards_of(port, "") == 0)
+    return port

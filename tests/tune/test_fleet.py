@@ -2,50 +2,20 @@
 
 import os
 import signal
-import socket
 import threading
-import time
 
 import pytest
 
 from tests.tune.candidates import CRASHING, GOOD, HANGING, WRONG, stored_arguments
-from tvm_qnn import fleet, targets
+from tests.tune.servers import HOST, boards_of, free_port, wait_for
+from tvm_qnn import targets
 from tvm_qnn.errors import TargetError
 from tvm_qnn.tune import device as devices
 from tvm_qnn.tune import tune
 from tvm_qnn.tune.device import open_device
 
-HOST = "127.0.0.1"
+pytestmark = pytest.mark.xdist_group("fleet")
 KEY = "pc"
-
-
-def wait_for(ready, seconds=60):
-    end = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < end
-        time.sleep(0.1)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
-
-
-def known(port):
-    try:
-        return fleet.boards(HOST, port)[KEY]
-    except TargetError:
-        return -1
-
-
-@pytest.fixture
-def tracker(start):
-    """Port of a tracker without boards."""
-    port = free_port()
-    start("device", "tracker", "--host", HOST, "--port", port)
-    wait_for(lambda: known(port) == 0)
-    return port
 
 
 @pytest.fixture
@@ -56,7 +26,7 @@ def boards(tracker, start):
               "--port", free_port())
         for _ in range(2)
     ]  # fmt: skip
-    wait_for(lambda: known(tracker) == 2)
+    wait_for(lambda: boards_of(tracker, KEY) == 2)
     return tracker, servers
 
 
@@ -83,7 +53,7 @@ def test_doctor_does_not_wait_for_a_busy_board_forever(tracker, start, monkeypat
     from tvm_qnn.tune import doctor
 
     start("device", "serve", "--tracker", f"{HOST}:{tracker}", "--key", KEY, "--port", free_port())
-    wait_for(lambda: known(tracker) == 1)
+    wait_for(lambda: boards_of(tracker, KEY) == 1)
     monkeypatch.setattr(doctor, "_PATIENCE", 5)
     busy = rpc.connect_tracker(HOST, tracker).request(KEY)
     checks = list(doctor.check_boards(targets.get("host"), f"rpc://{HOST}:{tracker}/{KEY}"))
@@ -97,7 +67,7 @@ def test_board_outlives_kernels_that_crash_or_hang(boards, tmp_path, monkeypatch
     with open_device(f"rpc://{HOST}:{boards[0]}/{KEY}", targets.get("host")) as device:
         modules = [GOOD, CRASHING, WRONG, GOOD, CRASHING, HANGING, GOOD]
         results = device.measure(modules, stored_arguments(tmp_path))
-        wait_for(lambda: known(boards[0]) == 2)
+        wait_for(lambda: boards_of(boards[0], KEY) == 2)
         again = device.measure([GOOD, GOOD], stored_arguments(tmp_path))
     right = [module is GOOD for module in modules]
     assert [result.cost is not None for result in results] == right, results
@@ -121,7 +91,7 @@ def test_session_goes_on_when_a_board_vanishes(network, boards, tmp_path, monkey
     )
     assert sum(tuning.trials for tuning in outcome.tunings) >= 32
     assert sum(tuning.failed for tuning in outcome.tunings) == 0
-    assert known(port) == 1
+    assert boards_of(port, KEY) == 1
     assert all(record.device == f"{KEY} over RPC" for record in outcome.records)
     threading.Timer(2.0, os.killpg, (servers[1].pid, signal.SIGKILL)).start()
     with pytest.raises(TargetError, match=r"the last board is gone.*--resume"):

@@ -10,6 +10,7 @@ from typing import Any
 from tvm_qnn.compiler import prepared, read, resolve
 from tvm_qnn.errors import QnnError
 from tvm_qnn.frontend import Imported
+from tvm_qnn.ops.workload import CodebookWork
 from tvm_qnn.passes.pipeline import to_kernels
 from tvm_qnn.schedules import FAMILIES, family
 from tvm_qnn.schedules.database import UNTUNED, Database, load
@@ -19,7 +20,7 @@ from tvm_qnn.tune.device import open_device
 from tvm_qnn.tune.progress import Tuning
 from tvm_qnn.tune.session import Report, Session
 from tvm_qnn.tune.stop import deferred_interrupts
-from tvm_qnn.tune.task import CodebookWork, Task
+from tvm_qnn.tune.task import Task
 
 TRIALS = 32
 """Schedules that are tried for each kernel, on average."""

@@ -80,10 +80,10 @@ def check_boards(target: Target, address: str) -> Iterator[Check]:
         )  # fmt: skip
         return
     yield Check("boards", f"{known[key]} of key {key}")
-    files, error = _files_of(target, host, port, key)
-    if error:
+    files, failure = _files_of(target, host, port, key)
+    if failure:
         yield Check(
-            "kernel round trip", f"fails: {error}",
+            "kernel round trip", f"fails: {failure}",
             f"is the board free (tvm-qnn device list), is it a {target.arch}, and does its tvm-qnn "
             "have the version of this one? else start its tvm-qnn device serve again", fatal=True,
         )  # fmt: skip

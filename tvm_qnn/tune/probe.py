@@ -69,6 +69,7 @@ def reader(module: Any, device: Any) -> Callable[[str], str]:
         length = tvm.runtime.tensor(np.zeros(1, np.int32), device)
         module["read_file"](*tensors, length)
         size = max(0, int(length.numpy()[0]))
-        return tensors[1].numpy()[:size].tobytes().decode(errors="replace").strip()
+        text: bytes = tensors[1].numpy()[:size].tobytes()
+        return text.decode(errors="replace").strip()
 
     return read

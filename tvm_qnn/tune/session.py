@@ -70,8 +70,8 @@ class Session:
                 self._check()
                 self._measure_default(tuning)
             self._drop_hopeless()
-            while self.done < self._trials and (tuning := self._next()) is not None:
-                self._turn(tuning)
+            while self.done < self._trials and (urgent := self._next()) is not None:
+                self._turn(urgent)
             for tuning in self.tunings:
                 self._settle(tuning)
         return self._database()
