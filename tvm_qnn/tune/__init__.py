@@ -10,6 +10,7 @@ from typing import Any
 from tvm_qnn.compiler import prepared, read, resolve
 from tvm_qnn.errors import QnnError
 from tvm_qnn.frontend import Imported
+from tvm_qnn.inspection import source_name
 from tvm_qnn.ops.workload import CodebookWork
 from tvm_qnn.passes.pipeline import to_kernels
 from tvm_qnn.schedules import FAMILIES, family
@@ -88,37 +89,27 @@ def tune(
             tunings += session.tunings
             # Other families may have won than those that the layouts were planned for.
             known = {tuning.task for tuning in tunings}
-            chosen = _tasks(imported, made_for, "auto", found)
-            tasks = [task for task in chosen.values() if task not in known]
+            chosen = _tasks(imported, made_for, ["auto"], found)
+            tasks = [task for task in chosen if task not in known]
     return Outcome(tuple(tunings), tuple(load(place)))
 
 
 def tasks_of(imported: Imported, target: Target) -> list[Task]:
     """Return the kernels of a model: for each operator one of each family that can do it."""
-    found: dict[tuple[str, str], Task] = {}
-    for lowering in ("auto", *(f.name for f in FAMILIES)):
-        for key, task in _tasks(imported, target, lowering, UNTUNED).items():
-            found.setdefault(key, task)
-    return _joined(list(found.values()))
+    return _tasks(imported, target, ["auto", *(f.name for f in FAMILIES)], UNTUNED)
 
 
 def _tasks(
-    imported: Imported, target: Target, lowering: str, tuned: Database
-) -> dict[tuple[str, str], Task]:
-    """Return the tasks of one lowering, by operator and family."""
-    module, _ = prepared(imported, target, lowering, tuned)
-    found = {}
-    for operator, (kernel, work, _) in to_kernels(module, target).kernels.items():
-        if work is not None:
-            name = kernel.removeprefix(work.name(""))
-            made = family(name, codebook=isinstance(work, CodebookWork))
-            found[(operator, name)] = Task(work, made, target, (operator,))
-    return found
-
-
-def _joined(tasks: Sequence[Task]) -> list[Task]:
-    """Join equal kernels of several operators to one task."""
-    operators: dict[Task, list[str]] = {}
-    for task in tasks:
-        operators.setdefault(task, []).extend(task.operators)
+    imported: Imported, target: Target, lowerings: Sequence[str], tuned: Database
+) -> list[Task]:
+    """Return the kernels of some lowerings; equal ones of several operators are one task."""
+    operators: dict[Task, dict[str, None]] = {}
+    for lowering in lowerings:
+        module, _ = prepared(imported, target, lowering, tuned)
+        for binding, (kernel, work, _) in to_kernels(module, target).kernels.items():
+            if work is not None:
+                name = kernel.removeprefix(work.name(""))
+                made = family(name, codebook=isinstance(work, CodebookWork))
+                names = operators.setdefault(Task(work, made, target), {})
+                names[source_name(binding, imported)] = None
     return [replace(task, operators=tuple(names)) for task, names in operators.items()]

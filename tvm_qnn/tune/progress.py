@@ -46,11 +46,6 @@ class Tuning:
         """Whether trying more may help."""
         return not self.exhausted and not self.dropped
 
-    @property
-    def urgency(self) -> float:
-        """Share of the latency, less where turns found nothing better."""
-        return len(self.task.operators) * (self.best or 0.0) / (1 + self.stalls)
-
     def take(self, trace: Any, cost: float | None, error: str = "") -> bool:
         """Note one measured schedule; tell whether it is the best so far."""
         self.trials += 1

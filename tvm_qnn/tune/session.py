@@ -19,7 +19,7 @@ from tvm_qnn.tune.task import Task
 
 BATCH = 16
 """Schedules of one turn."""
-HOPELESS = 4.0
+HOPELESS = 2.0
 """A family whose default schedule is so many times slower than another's is not tuned."""
 
 Report = Callable[[Sequence[Tuning], int, int], None]
@@ -81,7 +81,19 @@ class Session:
         return Database([*self._before, *self._found.values()])
 
     def _next(self) -> Tuning | None:
-        return max((t for t in self.tunings if t.open), key=lambda t: t.urgency, default=None)
+        return max((t for t in self.tunings if t.open), key=self._urgency, default=None)
+
+    def _urgency(self, tuning: Tuning) -> float:
+        """Return the share of the latency, less where turns were in vain or a rival is faster."""
+        if tuning.best is None:
+            return 0.0
+        lag = tuning.best / min(t.best for t in self._rivals(tuning) if t.best is not None)
+        return len(tuning.task.operators) * tuning.best / (1 + tuning.stalls) / lag**3
+
+    def _rivals(self, tuning: Tuning) -> list[Tuning]:
+        """Return the kernels, this one among them, that do the same operators."""
+        mine = set(tuning.task.operators)
+        return [t for t in self.tunings if mine & set(t.task.operators)]
 
     def _measure_default(self, tuning: Tuning) -> None:
         task = tuning.task
@@ -99,11 +111,13 @@ class Session:
     def _drop_hopeless(self) -> None:
         """Leave families alone that cannot win."""
         for tuning in self.tunings:
-            same = [t for t in self.tunings if set(t.task.operators) & set(tuning.task.operators)]
-            best = min((t for t in same if t.best is not None), key=lambda t: t.best or 0.0)
-            if tuning.best is not None and tuning.best > HOPELESS * (best.best or 0.0):
-                times = tuning.best / (best.best or 1.0)
-                tuning.dropped = f"{times:.1f} times slower than {best.task.family.name}"
+            if tuning.best is None:
+                continue
+            rivals = {t.best: t for t in self._rivals(tuning) if t.best is not None}
+            fastest = min(rivals)
+            if tuning.best > HOPELESS * fastest:
+                name, times = rivals[fastest].task.family.name, tuning.best / fastest
+                tuning.dropped = f"{times:.1f} times slower than {name}"
 
     def _turn(self, tuning: Tuning) -> None:
         task = tuning.task
