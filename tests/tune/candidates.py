@@ -4,8 +4,8 @@ import numpy as np
 
 from tvm_qnn._tvm import tirx, tvm
 from tvm_qnn.schedules import ir
-from tvm_qnn.tune import workers
-from tvm_qnn.tune.task import ENTRY
+from tvm_qnn.tuning import workers
+from tvm_qnn.tuning.task import ENTRY
 
 
 def candidate(*calls, value=7):

@@ -5,8 +5,8 @@ import pytest
 from tests.tune.candidates import CRASHING, GOOD, HANGING, WRONG, stored_arguments
 from tvm_qnn import targets
 from tvm_qnn.errors import TargetError
-from tvm_qnn.tune import device as devices
-from tvm_qnn.tune.device import open_device
+from tvm_qnn.tuning import device as devices
+from tvm_qnn.tuning.device import open_device
 
 
 def test_failures_on_this_machine_are_explained(tmp_path, monkeypatch):

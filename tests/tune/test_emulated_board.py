@@ -13,7 +13,7 @@ from tests.tune.servers import HOST, boards_of, free_port, wait_for
 from tvm_qnn import targets
 from tvm_qnn.emulation import default_folder
 from tvm_qnn.targets.device_library import runtime_library
-from tvm_qnn.tune import tune
+from tvm_qnn.tuning import tune
 from tvm_qnn.verification import verify
 
 pytestmark = [pytest.mark.emulated, pytest.mark.xdist_group("fleet")]

@@ -6,8 +6,8 @@ import tvm_qnn
 from tvm_qnn import targets
 from tvm_qnn.errors import TargetError
 from tvm_qnn.estimate import blocks, programs
-from tvm_qnn.tune import tune
-from tvm_qnn.tune.device import open_device
+from tvm_qnn.tuning import tune
+from tvm_qnn.tuning.device import open_device
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from tests.tune.candidates import CRASHING, GOOD, HANGING, WRONG, stored_argumen
 from tests.tune.servers import HOST, boards_of, free_port, wait_for
 from tvm_qnn import targets
 from tvm_qnn.errors import TargetError
-from tvm_qnn.tune import device as devices
-from tvm_qnn.tune import tune
-from tvm_qnn.tune.device import open_device
+from tvm_qnn.tuning import device as devices
+from tvm_qnn.tuning import tune
+from tvm_qnn.tuning.device import open_device
 
 pytestmark = pytest.mark.xdist_group("fleet")
 KEY = "pc"
@@ -45,12 +45,17 @@ def test_boards_are_listed_and_checked(boards, start):
     assert doctor.returncode == 1
     assert f"none of key toaster; it knows {KEY}" in out
     assert "tvm-qnn device serve" in out
+    doctor = start("doctor", "-t", "rpi4", "--device", f"rpc://{HOST}:{port}/{KEY}")
+    out, _ = doctor.communicate(timeout=60)
+    assert doctor.returncode == 1
+    assert "!! kernel round trip: fails" in out
+    assert "is its processor aarch64" in out
 
 
 def test_doctor_does_not_wait_for_a_busy_board_forever(tracker, start, monkeypatch):
     from tvm import rpc
 
-    from tvm_qnn.tune import doctor
+    from tvm_qnn.tuning import doctor
 
     start("device", "serve", "--tracker", f"{HOST}:{tracker}", "--key", KEY, "--port", free_port())
     wait_for(lambda: boards_of(tracker, KEY) == 1)

@@ -11,8 +11,8 @@ import tvm_qnn
 from tvm_qnn import targets
 from tvm_qnn.compiler import read, records
 from tvm_qnn.schedules.database import load
-from tvm_qnn.tune import tasks_of, tune
-from tvm_qnn.tune.journal import NAME as JOURNAL
+from tvm_qnn.tuning import tasks_of
+from tvm_qnn.tuning.journal import NAME as JOURNAL
 from tvm_qnn.verification import verify
 
 TRIALS = 32
@@ -23,7 +23,7 @@ def tuned(network, tmp_path_factory):
     """A database of the network, and what the session found."""
     folder = tmp_path_factory.mktemp("tuned")
     calls = []
-    outcome = tune(
+    outcome = tvm_qnn.tune(
         network, "host", folder, trials=TRIALS, seed=3,
         report=lambda tunings, done, total: calls.append((done, total)),
     )  # fmt: skip

@@ -22,7 +22,7 @@ def tune_model(
     resume: bool, batch: int | None,
 ) -> None:  # fmt: skip
     """Tune a model under a live table."""
-    from tvm_qnn.tune import Outcome, tune
+    from tvm_qnn.tuning import Outcome, tune
 
     console = Console()
     start = time.monotonic()
@@ -150,7 +150,7 @@ def merge_databases(into: Path, others: Sequence[Path]) -> None:
 def prune_database(folder: Path) -> None:
     """Delete the records that no kernel of this version can use."""
     from tvm_qnn.schedules.database import load, save
-    from tvm_qnn.tune.stale import stale
+    from tvm_qnn.tuning.stale import stale
 
     database = load(folder)
     gone = [(record, why) for record in database if (why := stale(record))]

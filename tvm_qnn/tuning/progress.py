@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from tvm_qnn.tune.task import Task
+from tvm_qnn.tuning.task import Task
 
 
 @dataclass

@@ -17,11 +17,11 @@ from tvm_qnn.schedules import FAMILIES, family
 from tvm_qnn.schedules.database import UNTUNED, Database, load
 from tvm_qnn.schedules.records import Record
 from tvm_qnn.targets.record import Target
-from tvm_qnn.tune.device import open_device
-from tvm_qnn.tune.progress import Tuning
-from tvm_qnn.tune.session import Report, Session
-from tvm_qnn.tune.stop import deferred_interrupts
-from tvm_qnn.tune.task import Task
+from tvm_qnn.tuning.device import open_device
+from tvm_qnn.tuning.progress import Tuning
+from tvm_qnn.tuning.session import Report, Session
+from tvm_qnn.tuning.stop import deferred_interrupts
+from tvm_qnn.tuning.task import Task
 
 TRIALS = 32
 """Schedules that are tried for each kernel, on average."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from tvm.support.popen_pool import PopenPoolExecutor, StatusKind
 
-from tvm_qnn.tune.stop import ignore_interrupts
+from tvm_qnn.tuning.stop import ignore_interrupts
 
 
 class Pool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import itertools
 import platform
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,8 +18,8 @@ from tvm_qnn.estimate import blocks, programs
 from tvm_qnn.targets.instructions import required_flags
 from tvm_qnn.targets.link import linker
 from tvm_qnn.targets.record import Target
-from tvm_qnn.tune.pool import Pool
-from tvm_qnn.tune.probe import build_probe, read_board, reader
+from tvm_qnn.tuning.pool import Pool
+from tvm_qnn.tuning.probe import build_probe, read_board, reader
 
 Read = Callable[[str], str]
 _PATIENCE = 40
@@ -46,13 +47,26 @@ class Check:
     fatal: bool = False
 
 
-def check_host(target: Target) -> Iterator[Check]:
-    """Check this machine: versions, tool chain, emulation, clock."""
+def checks(target: Target, device: str) -> Iterator[Check]:
+    """Check all that tuning for ``target`` on ``device`` needs.
+
+    Raises:
+        TargetError: ``device`` is neither ``host`` nor ``estimate`` nor an address of boards.
+    """
+    if device not in ("host", "estimate"):
+        fleet.address(device)
+    yield from _this_machine(target, needs_estimates=device == "estimate")
+    if device.startswith("rpc://"):
+        yield from check_boards(target, device)
+
+
+def _this_machine(target: Target, needs_estimates: bool) -> Iterator[Check]:
+    """Check versions, tool chain, emulation, clock."""
     yield _packages()
     yield _cost_model()
     yield _linker(target)
-    if target.mca_cpu:
-        yield _estimates()
+    if target.mca_cpu or needs_estimates:
+        yield _estimates(target, needs_estimates)
     if targets.reachable(target).startswith("native"):
         yield from _machine(lambda name: _local(name), target)
         yield _round_trip_here(target)
@@ -68,8 +82,11 @@ def check_boards(target: Target, address: str) -> Iterator[Check]:
     host, port, key = fleet.address(address)
     try:
         known = fleet.boards(host, port)
-    except QnnError as error:
-        yield Check("tracker", str(error), f"tvm-qnn device tracker --port {port}", fatal=True)
+    except QnnError:
+        yield Check(
+            "tracker", f"none answers at {host}:{port}", f"tvm-qnn device tracker --port {port}",
+            fatal=True,
+        )  # fmt: skip
         return
     yield Check("tracker", f"{host}:{port}, {sum(known.values())} boards")
     if not known.get(key, 0):
@@ -84,8 +101,8 @@ def check_boards(target: Target, address: str) -> Iterator[Check]:
     if failure:
         yield Check(
             "kernel round trip", f"fails: {failure}",
-            f"is the board free (tvm-qnn device list), is it a {target.arch}, and does its tvm-qnn "
-            "have the version of this one? else start its tvm-qnn device serve again", fatal=True,
+            f"is the board free (tvm-qnn device list), is its processor {target.arch}, and is its "
+            "tvm-qnn of the version of this one? else start its tvm-qnn device serve again", fatal=True,
         )  # fmt: skip
         return
     yield Check("kernel round trip", f"works: {_system(files[_VERSION])}")
@@ -165,16 +182,22 @@ def _cost_model() -> Check:
 
 def _linker(target: Target) -> Check:
     try:
-        return Check("linker", f"{linker(target).command[0]} for {target.triple}")
+        words = itertools.takewhile(
+            lambda word: word[0] != "-" or word == "-m", linker(target).command
+        )
+        return Check("linker", f"{' '.join(words)} for {target.triple}")
     except QnnError as error:
         return Check("linker", str(error), "pip install 'tvm-qnn[cross]'", fatal=True)
 
 
-def _estimates() -> Check:
+def _estimates(target: Target, needed: bool) -> Check:
+    if not target.mca_cpu:
+        found = f"no model of {target.name}"
+        return Check("--device estimate", found, "choose a board, such as -t rpi4", fatal=True)
     tools, lacking = blocks.Tools.find(), programs.missing()
     if tools is None or lacking is not None:
         found = lacking or "llvm-mca is not installed"
-        return Check("--device estimate", found, "apt-get install qemu-user llvm")
+        return Check("--device estimate", found, "apt-get install qemu-user llvm", fatal=needed)
     return Check("--device estimate", f"qemu-aarch64, llvm-mca of {tools.version()}")
 
 

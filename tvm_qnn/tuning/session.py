@@ -9,13 +9,13 @@ from typing import Any
 
 from tvm_qnn.schedules.database import Database, load, save
 from tvm_qnn.schedules.records import Record
-from tvm_qnn.tune import workers
-from tvm_qnn.tune.device import Device
-from tvm_qnn.tune.journal import Journal
-from tvm_qnn.tune.progress import Tuning
-from tvm_qnn.tune.search import Search, cost_model
-from tvm_qnn.tune.stop import Check
-from tvm_qnn.tune.task import Task
+from tvm_qnn.tuning import workers
+from tvm_qnn.tuning.device import Device
+from tvm_qnn.tuning.journal import Journal
+from tvm_qnn.tuning.progress import Tuning
+from tvm_qnn.tuning.search import Search, cost_model
+from tvm_qnn.tuning.stop import Check
+from tvm_qnn.tuning.task import Task
 
 BATCH = 16
 """Schedules of one turn."""

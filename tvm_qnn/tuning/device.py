@@ -16,9 +16,9 @@ from tvm_qnn.estimate import blocks, programs
 from tvm_qnn.schedules.records import Unit
 from tvm_qnn.targets.link import linker
 from tvm_qnn.targets.record import Target
-from tvm_qnn.tune import workers
-from tvm_qnn.tune.pool import Pool
-from tvm_qnn.tune.task import ENTRY
+from tvm_qnn.tuning import workers
+from tvm_qnn.tuning.pool import Pool
+from tvm_qnn.tuning.task import ENTRY
 
 TIMEOUT = 30.0
 """Seconds for building a candidate, and for running it."""
