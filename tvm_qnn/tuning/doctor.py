@@ -102,7 +102,8 @@ def check_boards(target: Target, address: str) -> Iterator[Check]:
         yield Check(
             "kernel round trip", f"fails: {failure}",
             f"is the board free (tvm-qnn device list), is its processor {target.arch}, and is its "
-            "tvm-qnn of the version of this one? else start its tvm-qnn device serve again", fatal=True,
+            "tvm-qnn of the version of this one? else start its tvm-qnn device serve again",
+            fatal=True,
         )  # fmt: skip
         return
     yield Check("kernel round trip", f"works: {_system(files[_VERSION])}")
