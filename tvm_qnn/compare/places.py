@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,20 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import rpc
 
-from tvm_qnn import targets
+from tvm_qnn import fleet, targets
 from tvm_qnn._tvm import relax, tvm
 from tvm_qnn.compare import facts, rates
 from tvm_qnn.compare.measure import Runner
 from tvm_qnn.compare.rows import HERE, REMOTE, Machine
 from tvm_qnn.compiler import Artifact
 from tvm_qnn.device_run import use_threads
-from tvm_qnn.errors import InputError, TargetError
+from tvm_qnn.errors import InputError, QnnError, TargetError
 from tvm_qnn.manifest import LIBRARY
 from tvm_qnn.runtime import load
 from tvm_qnn.targets import Target
 from tvm_qnn.targets.link import linker
-from tvm_qnn.tune import fleet
-from tvm_qnn.tune.probe import build_probe, reader
+from tvm_qnn.tuning.probe import build_probe, reader
 
 Array = NDArray[Any]
 THIS = "this machine"
@@ -55,6 +55,9 @@ class Place(Protocol):
     def machine(self) -> Machine:
         """Return facts about the machine; measures its bandwidth and rates."""
 
+    def guarded(self) -> AbstractContextManager[None]:
+        """Turn errors of a machine elsewhere into one clear line."""
+
 
 class Here:
     """This machine."""
@@ -81,6 +84,10 @@ class Here:
         """See :class:`Place`."""
         return facts.this_machine(targets.host(), *rates.measured(self, self._target))
 
+    def guarded(self) -> AbstractContextManager[None]:
+        """See :class:`Place`."""
+        return nullcontext()
+
 
 class Board:
     """A board that a TVM tracker lends.
@@ -103,23 +110,31 @@ class Board:
                 f"{address}: the tracker has no board of that key; on the board run: "
                 f"tvm-qnn device serve --tracker {host}:{port} --key {key}"
             )
+        # The tracker would let a request wait until a board is free.
+        if not fleet.summary(host, port)["queue_info"].get(key, {}).get("free", 0):
+            raise TargetError(f"{address}: all boards of that key are lent; try again later")
         self.key = f"{key} over RPC"
         self._target, self._address = target, address
         self._loaded = 0
-        try:
+        with self.guarded():
             tracker = rpc.connect_tracker(host, port)
             self._session = tracker.request(key, session_timeout=_SESSION)
             self._session.get_function("runtime.config_threadpool")(1, threads)
-        except Exception as error:  # whatever a foreign machine answers
-            raise self._failed(error) from error
         self.device = self._session.cpu(0)
 
-    def _failed(self, error: Exception) -> TargetError:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        return TargetError(
-            f"{self._address}: {lines[-1]}; check it with: tvm-qnn doctor -t {self._target.name} "
-            f"--device {self._address}"
-        )
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Turn whatever a foreign machine answers into one clear line."""
+        try:
+            yield
+        except QnnError:
+            raise
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise TargetError(
+                f"{self._address}: {lines[-1]}; check it with: tvm-qnn doctor "
+                f"-t {self._target.name} --device {self._address}"
+            ) from error
 
     def load(self, module: Any) -> Any:
         """See :class:`Place`."""
@@ -133,27 +148,21 @@ class Board:
         # A name of its own: the loader of the board returns what it has when it meets one again.
         self._loaded += 1
         name = f"compare{self._loaded}.so"
-        try:
-            self._session.upload(str(path), name)
-            return self._session.load_module(name)
-        except Exception as error:  # whatever a foreign machine answers
-            raise self._failed(error) from error
+        self._session.upload(str(path), name)
+        return self._session.load_module(name)
 
     def program(self, artifact: Artifact, arrays: dict[str, Array]) -> tuple[Runner, list[Array]]:
         """See :class:`Place`."""
         library = self._upload(artifact.path / LIBRARY)
-        try:
-            machine = relax.VirtualMachine(library, self.device)
-            machine.set_input("prepare")
-            machine.invoke_stateful("prepare")
-            weights = _flat(machine.get_outputs("prepare"))
-            names = [info.name for info in artifact.manifest.inputs]
-            inputs = [tvm.runtime.tensor(arrays[name], self.device) for name in names]
-            machine.set_input("main", *inputs, *weights)
-            machine.invoke_stateful("main")
-            outputs = [o.numpy() for o in _flat(machine.get_outputs("main"))]
-        except Exception as error:  # whatever a foreign machine answers
-            raise self._failed(error) from error
+        machine = relax.VirtualMachine(library, self.device)
+        machine.set_input("prepare")
+        machine.invoke_stateful("prepare")
+        weights = _flat(machine.get_outputs("prepare"))
+        names = [info.name for info in artifact.manifest.inputs]
+        inputs = [tvm.runtime.tensor(arrays[name], self.device) for name in names]
+        machine.set_input("main", *inputs, *weights)
+        machine.invoke_stateful("main")
+        outputs = [o.numpy() for o in _flat(machine.get_outputs("main"))]
 
         def run(count: int) -> float:
             timer = machine.time_evaluator("invoke_stateful", self.device, number=count, repeat=1)

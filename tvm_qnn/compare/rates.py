@@ -12,7 +12,7 @@ from tvm_qnn.ops.workload import ConvWork
 from tvm_qnn.schedules import FAMILIES
 from tvm_qnn.spec import Codes
 from tvm_qnn.targets import Target
-from tvm_qnn.tune.task import prepare
+from tvm_qnn.tuning.task import prepare
 
 if TYPE_CHECKING:
     from tvm_qnn.compare.places import Place

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -153,7 +154,8 @@ def _entry(
     built = build(model, target, lowering, tuned)
     entry = Entry(replace(built.variant, inputs=model.origin), model, built, place)
     if place is not None:
-        entry.run, outputs = place.program(built.artifact, model.arrays)
+        with place.guarded():
+            entry.run, outputs = place.program(built.artifact, model.arrays)
         entry.variant = replace(
             entry.variant,
             machine=place.key,
@@ -179,7 +181,7 @@ def _peer(model: Model, threads: int) -> Entry:
 
 def _time(entries: Sequence[Entry], limit: float, progress: Progress) -> None:
     """Time all variants that run, in the same rounds."""
-    runners = {i: entry.run for i, entry in enumerate(entries) if entry.run is not None}
+    runners = {i: _guarded(entry) for i, entry in enumerate(entries) if entry.run is not None}
     times = in_rounds(runners, limit, progress) if runners else {}
     bases: dict[tuple[str, str], int] = {}
     for wanted in (PEER, "float", None):
@@ -194,6 +196,15 @@ def _time(entries: Sequence[Entry], limit: float, progress: Progress) -> None:
         entry.variant = replace(variant, latency=cost(kind, found), ratio=beside)
 
 
+def _guarded(entry: Entry) -> Runner:
+    def run(count: int) -> float:
+        assert entry.run is not None
+        with entry.place.guarded() if entry.place is not None else nullcontext():
+            return entry.run(count)
+
+    return run
+
+
 def _machines(
     entries: Sequence[Entry], where: Mapping[str, places.Place | None], progress: Progress
 ) -> dict[str, Machine]:
@@ -204,7 +215,8 @@ def _machines(
         used = any(entry.variant.machine == place.key for entry in entries)
         if place.key not in found and used:
             progress(f"looking at {place.key}", len(found), len(where))
-            found[place.key] = place.machine()
+            with place.guarded():
+                found[place.key] = place.machine()
     return found
 
 
@@ -214,9 +226,10 @@ def _kernels(entry: Entry, machines: Mapping[str, Machine], threads: int, share:
     assert built is not None
     if entry.place is not None:
         machine = machines[entry.place.key]
-        timed = operators.measured(
-            built.operators, built.steps, entry.place, machine, built.target, threads, share
-        )
+        with entry.place.guarded():
+            timed = operators.measured(
+                built.operators, built.steps, entry.place, machine, built.target, threads, share
+            )
         peak = peak_bytes(built.artifact.path, threads) if entry.place.kind == HERE else None
         entry.variant = replace(variant, operators=timed, peak_bytes=peak)
         return
