@@ -1,11 +1,13 @@
 """Shared by all tests: where helpers lie, when emulated tests can run, the command line."""
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 _ROOT = Path(__file__).resolve().parents[1]
+_TOOL = Path(sys.executable).parent / "tvm-qnn"
 
 # Helpers are imported as ``tests.<folder>.<module>``. The root of the repository goes last: in
 # front, Python would find half of the package there instead of the installed whole.
@@ -37,3 +39,22 @@ def cli(monkeypatch, capfd):
         return left.value.code or 0, out, err
 
     return run
+
+
+@pytest.fixture
+def start():
+    """Start ``tvm-qnn`` with arguments in a session of its own; all are ended after the test."""
+    started = []
+
+    def run(*arguments):
+        process = subprocess.Popen(
+            [_TOOL, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, start_new_session=True,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.terminate()
+        process.communicate(timeout=20)

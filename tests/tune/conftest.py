@@ -1,16 +1,10 @@
-"""A small network to tune, and the command line as a process of its own."""
-
-import subprocess
-import sys
-from pathlib import Path
+"""A small network to tune, and trackers."""
 
 import onnx
 import pytest
 
 from tests.networks.models import Graph
 from tests.tune.servers import HOST, boards_of, free_port, wait_for
-
-TOOL = Path(sys.executable).parent / "tvm-qnn"
 
 
 @pytest.fixture(scope="session")
@@ -24,25 +18,6 @@ def network(tmp_path_factory):
     path = tmp_path_factory.mktemp("network") / "network.onnx"
     onnx.save(g.model(x), path)
     return path
-
-
-@pytest.fixture
-def start():
-    """Start ``tvm-qnn`` with arguments in a session of its own; all are ended after the test."""
-    started = []
-
-    def run(*arguments):
-        process = subprocess.Popen(
-            [TOOL, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, start_new_session=True,
-        )  # fmt: skip
-        started.append(process)
-        return process
-
-    yield run
-    for process in started:
-        process.terminate()
-        process.communicate(timeout=20)
 
 
 @pytest.fixture
