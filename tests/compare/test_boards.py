@@ -1,5 +1,8 @@
 """Boards behind a real tracker and server of TVM, on the loopback."""
 
+import os
+import signal
+
 import pytest
 
 from tests.tune.servers import HOST, boards_of, free_port, wait_for
@@ -55,8 +58,7 @@ def test_a_board_that_is_lent_or_unknown_is_named(board):
 def test_a_board_that_vanishes_is_one_line(board):
     address, server = board
     lent = Board(AVX2, address, 1)
-    server.terminate()
-    server.wait(timeout=20)
+    os.killpg(server.pid, signal.SIGKILL)
     with pytest.raises(TargetError, match="tvm-qnn doctor -t x86-avx2") as caught, lent.guarded():
         lent.machine()
     assert "\n" not in str(caught.value)

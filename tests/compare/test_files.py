@@ -7,6 +7,9 @@ import pytest
 from tvm_qnn.compare import ReportError, read_report, write_report
 from tvm_qnn.compare.rows import ELSEWHERE, HERE
 
+# One process makes the report that these tests look at.
+pytestmark = pytest.mark.xdist_group("compare")
+
 
 @pytest.fixture
 def stored(report, tmp_path):

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import matplotlib.image
 import numpy as np
@@ -11,14 +12,15 @@ import pytest
 from tvm_qnn.compare import read_report, write_page
 from tvm_qnn.compare.rows import HERE, Report
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = (
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--disable-default-apps", "--disable-extensions",
 )  # fmt: skip
+
+# One process makes the report that these tests look at.
+pytestmark = pytest.mark.xdist_group("compare")
 
 
 @pytest.fixture(scope="session")
@@ -45,10 +47,7 @@ def test_nothing_comes_from_outside(page):
     text = page.read_text()
     for space in ("http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"):
         text = text.replace(f'="{space}"', "")
-    assert (
-        re.findall(r"https?:|//[a-z]|src=|@import|<link(?! rel=\"icon\" href=\"data:,\")", text)
-        == []
-    )
+    assert re.findall(r"https?:|//[a-z]|src=|@import", text) == []
     assert set(re.findall(r"url\((.)", text)) <= {"#"}
     assert re.findall(r'href="([^#"][^"]*)"', text) == ["data:,"]
 
@@ -74,11 +73,10 @@ def test_names_cannot_break_the_page(report, tmp_path):
     (run,) = report.runs
     first, *others = run.variants
     evil = "<script>alert(1)</script>&\"'"
-    named = type(first)(**{**first.__dict__, "model": evil, "refusals": (evil,)})
-    text = write_page(
-        tmp_path, Report((type(run)(**{**run.__dict__, "variants": (named, *others)}),))
-    )
-    assert "<script>alert" not in text.read_text()
+    named = replace(first, model=evil, refusals=(evil,))
+    text = write_page(tmp_path, Report((replace(run, variants=(named, *others)),))).read_text()
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert" in text
 
 
 def test_a_browser_renders_the_page(page, tmp_path):

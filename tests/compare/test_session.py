@@ -9,6 +9,9 @@ from tvm_qnn.compare.rows import EMULATED, ESTIMATED, HERE, TABLE
 from tvm_qnn.errors import InputError, QnnError, TargetError
 from tvm_qnn.targets.arm import RPI4
 
+# One process makes the report that these tests look at.
+pytestmark = pytest.mark.xdist_group("compare")
+
 
 def test_all_variants_are_there(variants):
     assert list(variants) == [
