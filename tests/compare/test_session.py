@@ -41,6 +41,21 @@ def test_boards_that_are_not_here_get_cycles(variants):
     assert variant.ratio is None
 
 
+def test_without_the_tools_the_cost_table_serves_and_says_so(network, monkeypatch):
+    monkeypatch.setattr(emulate.programs, "qemu", lambda: None)
+    found = compare([network], ("rpi4",), lowerings=("auto", "float"), limit=0)
+    integers, floats = found.runs[0].variants
+    assert integers.latency.kind == TABLE
+    assert integers.parts.startswith("no estimate: qemu-aarch64 is not installed")
+    assert "not known: " in integers.parts
+    inspection = tvm_qnn.inspect(network, "rpi4")
+    rows = {row.name: row.why.split()[0] for row in inspection.rows if row.macs}
+    assert {o.name: f"{o.cost.median:.3g}" for o in integers.operators if o.macs} == rows
+    # Nothing is left of a sum without its convolutions.
+    assert floats.latency is None
+    assert all(o.cost is None for o in floats.operators)
+
+
 def test_programs_compute_what_is_defined(variants):
     check = variants["host", "auto"].check
     assert (check.kind, check.elements) == (HERE, 10)

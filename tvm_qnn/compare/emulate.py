@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ class Emulated:
     """What one emulated inference tells.
 
     Attributes:
-        cycles: of each step of ``main``; None for those that are not counted.
+        cycles: of each step of ``main``; None for changes of shape.
         results: what it returns; None for what is the result of no kernel.
     """
 
@@ -42,12 +41,11 @@ def missing(target: Target) -> str | None:
     return programs.missing()
 
 
-def emulate(steps: Steps, counted: Sequence[bool], target: Target) -> Emulated:
+def emulate(steps: Steps, target: Target) -> Emulated:
     """Run a program once on an emulated board.
 
     Args:
         steps: the program.
-        counted: for each step of ``main`` whether its cycles are wanted.
         target: the board; :func:`missing` has nothing to say about it.
 
     Raises:
@@ -59,15 +57,13 @@ def emulate(steps: Steps, counted: Sequence[bool], target: Target) -> Emulated:
     before = [f"prepare{i}" for i in range(len(steps.prepare))]
     after = [f"kernel{i}" for i in range(len(steps.main))]
     every = dict(zip([*before, *after], [*steps.prepare, *steps.main], strict=True))
-    wanted = [name for name, count in zip(after, counted, strict=True) if count]
+    wanted = [name for name, step in zip(after, steps.main, strict=True) if not step.moves]
     with tempfile.TemporaryDirectory(prefix="tvm-qnn-") as folder:
         place = Path(folder)
         program, code = _build(tools, place, every, wanted, target)
         flags = ["-d", "in_asm,exec,nochain", "-dfilter", ",".join(c.flags[-1] for c in code)]
         calls = [programs.Call(name, step.arguments) for name, step in every.items()]
-        found, results = kernels.count(
-            program, list(every), calls, target.qemu_cpu, flags if code else []
-        )
+        found, results = kernels.count(program, list(every), calls, target.qemu_cpu, flags)
     cycles = dict(zip(wanted, _cycles(tools, code, found, target), strict=True))
     written = dict(zip((id(c.arguments[-1]) for c in calls), results, strict=True))
     return Emulated(

@@ -22,11 +22,12 @@ from tvm_qnn.passes.lower import Lowered
 from tvm_qnn.passes.rewrite import calls
 from tvm_qnn.schedules import family
 from tvm_qnn.targets import Target
+from tvm_qnn.units import count
 
 TURN = 0.003
 """Seconds of a turn of one kernel, short enough to fall between interruptions."""
 MOST_FLOAT = 100_000_000
-"""Float multiply-accumulates of a program beyond which its float kernels are not emulated."""
+"""Float multiply-accumulates of a program that is still emulated."""
 
 
 def operators_of(
@@ -140,15 +141,12 @@ def measured(
     return tuple(found)
 
 
-def counted(operators: Sequence[tuple[Operator, Step]], steps: Steps) -> list[bool]:
-    """Tell for each step whether its cycles are to be estimated."""
-    floats = sum(o.macs for o, step in operators if _is_float(o, step))
-    skipped = {id(s) for o, s in operators if floats > MOST_FLOAT and _is_float(o, s)}
-    return [not step.moves and id(step) not in skipped for step in steps.main]
-
-
-def _is_float(operator: Operator, step: Step) -> bool:
-    return operator.macs > 0 and not step.ours
+def too_large(operators: Sequence[tuple[Operator, Step]]) -> str | None:
+    """Say why a program takes too long to emulate; None if it does not."""
+    floats = sum(o.macs for o, step in operators if not step.ours)
+    if floats <= MOST_FLOAT:
+        return None
+    return f"{count(floats)} float multiply-accumulates would take minutes to emulate"
 
 
 def estimated(
@@ -156,8 +154,7 @@ def estimated(
 ) -> tuple[Operator, ...]:
     """Take the cycles of each kernel from an emulated inference."""
     cycles = {id(s): c for s, c in zip(steps.main, emulated.cycles, strict=True)}
-    why = f"more than {MOST_FLOAT // 10**6} M float multiply-accumulates take minutes to emulate"
-    return tuple(_modelled(o, ESTIMATED, cycles[id(s)], target, why) for o, s in operators)
+    return tuple(_modelled(o, ESTIMATED, cycles[id(s)], target) for o, s in operators)
 
 
 def by_table(
@@ -175,14 +172,12 @@ def by_table(
     for operator, step in operators:
         ends = (name.removesuffix("_image") for name in step.names)
         known = next((cycles[name] for name in ends if name in cycles), None)
-        found.append(_modelled(operator, TABLE, known, target, "it is not in the cost table"))
+        found.append(_modelled(operator, TABLE, known, target))
     return tuple(found)
 
 
-def _modelled(
-    operator: Operator, kind: str, cycles: float | None, target: Target, why: str
-) -> Operator:
+def _modelled(operator: Operator, kind: str, cycles: float | None, target: Target) -> Operator:
     if cycles is None:
-        return replace(operator, missing=why)
+        return replace(operator, missing="no model knows its cycles")
     took = Cost.model(kind, cycles)
     return replace(operator, cost=took, roof=roof(operator, took, target, None))

@@ -170,7 +170,7 @@ def trade(variants: Sequence[Variant], unit: str) -> Plot | None:
         for v in variants
         if v.latency is not None and v.accuracy is not None and v.latency.unit == unit
     ]
-    if len({v.model for v, _, _ in shown}) < 2:
+    if len({(v.weight_bits, a.value) for v, _, a in shown if v.weight_bits}) < 2:
         return None
     targets = list(dict.fromkeys(v.target for v, _, _ in shown))
 

@@ -233,12 +233,11 @@ def _kernels(entry: Entry, machines: Mapping[str, Machine], threads: int, share:
         peak = peak_bytes(built.artifact.path, threads) if entry.place.kind == HERE else None
         entry.variant = replace(variant, operators=timed, peak_bytes=peak)
         return
-    lacking = emulate.missing(built.target)
+    lacking = emulate.missing(built.target) or operators.too_large(built.operators)
     check = None
     if lacking is None:
         try:
-            counted = operators.counted(built.operators, built.steps)
-            emulated = emulate.emulate(built.steps, counted, built.target)
+            emulated = emulate.emulate(built.steps, built.target)
             found = operators.estimated(built.operators, built.steps, emulated, built.target)
             if all(result is not None for result in emulated.results):
                 results = [result for result in emulated.results if result is not None]
@@ -258,13 +257,12 @@ def _kernels(entry: Entry, machines: Mapping[str, Machine], threads: int, share:
 
 
 def _sum(kind: str, found: Sequence[Operator]) -> Cost | None:
+    """Add up the cycles of a program; None where they would leave out arithmetic."""
     costs = [operator.cost.median for operator in found if operator.cost is not None]
-    return Cost.model(kind, sum(costs)) if costs else None
+    whole = all(operator.cost is not None for operator in found if operator.macs)
+    return Cost.model(kind, sum(costs)) if costs and whole else None
 
 
 def _left_out(found: Sequence[Operator]) -> str:
     names = [operator.name for operator in found if operator.cost is None]
-    if not names:
-        return ""
-    reason = next(operator.missing for operator in found if operator.cost is None)
-    return f"without {', '.join(names)}: {reason}"
+    return f"not known: {', '.join(names)}" if names else ""
