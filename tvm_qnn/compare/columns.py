@@ -111,7 +111,7 @@ COLUMNS = (
     ),
     Column(
         "weights", lambda v: "" if v.weight_bytes is None else size(v.weight_bytes),
-        lambda v: v.weight_bytes, "bytes of all weights in the artifact",
+        lambda v: v.weight_bytes, "bytes of all weights: packed, or float32 where they are float",
     ),
     Column(
         "artifact", lambda v: "" if v.artifact_bytes is None else size(v.artifact_bytes),

@@ -176,25 +176,34 @@ def trade(variants: Sequence[Variant], unit: str) -> Plot | None:
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        for variant, cost, accuracy in shown:
+        named: set[tuple[str, float, float | None]] = set()
+        for variant, cost, accuracy in sorted(shown, key=lambda row: row[1].median):
             colour = SERIES[targets.index(variant.target) % len(SERIES)]
             peer = variant.lowering == "onnxruntime"
+            place = (cost.median, 100 * accuracy.value)
             axes.scatter(
-                cost.median, 100 * accuracy.value, s=60, color="none" if peer else colour,
-                edgecolors=colour, linewidths=1.5, zorder=3,
+                *place, s=60, color="none" if peer else colour, edgecolors=colour, linewidths=1.5,
+                zorder=3,
             )  # fmt: skip
-            if peer:
+            # Variants of one model lie side by side: the fastest bears their name.
+            name = (variant.model, accuracy.value, variant.weight_bits)
+            if name in named or peer:
                 continue
+            named.add(name)
+            model = variant.model.removeprefix("zoo:").removesuffix(".onnx")
             bits = f", {variant.weight_bits:.2g} bits" if variant.weight_bits else ""
             axes.annotate(
-                _short(variant) + bits, (cost.median, 100 * accuracy.value), (7, 5),
-                textcoords="offset points", fontsize=8.5, color=INK,
-            )  # fmt: skip
+                model + bits, place, (0, 8), textcoords="offset points", fontsize=9, color=INK
+            )
+        for i, target in enumerate(targets):
+            axes.scatter([], [], s=40, color=SERIES[i % len(SERIES)], label=target)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
         axes.set_xscale("log")
         low, high = axes.get_xlim()
-        axes.set_xlim(low / 1.3, high * 6)
+        axes.set_xlim(low / 1.3, high * 3)
         axes.margins(y=0.15)
-        axes.set_xlabel("seconds" if unit == "seconds" else "cycles of one core")
+        name = "seconds" if unit == "seconds" else "cycles of one core"
+        axes.set_xlabel(f"{name}, logarithmic")
         axes.set_ylabel("right answers, %")
 
     kinds = list(dict.fromkeys(kind for _, c, a in shown for kind in (c.kind, a.kind)))

@@ -265,4 +265,6 @@ def _sum(kind: str, found: Sequence[Operator]) -> Cost | None:
 
 def _left_out(found: Sequence[Operator]) -> str:
     names = [operator.name for operator in found if operator.cost is None]
+    if len(names) == len(found):
+        return "not known: all of its kernels"
     return f"not known: {', '.join(names)}" if names else ""
