@@ -1,0 +1,175 @@
+"""The bit-serial convolutions of TVM 0.19: tunes, checks and times them for ``benchmarks.relay``.
+
+Runs in an environment of its own, where that TVM is installed, and knows nothing of this project.
+It reads requests from standard input and answers each with one line of JSON.
+
+Its two convolutions on x86, NCHW and NHWC, pack activations and weights in every call. Weights are
+packed and laid out beforehand here, by leaving these loops away and handing over what they would
+have computed, since a network does that once.
+"""
+
+import json
+import os
+import sys
+
+import numpy as np
+import tvm
+from tvm import autotvm, te, topi
+from tvm.autotvm.tuner import XGBTuner
+from tvm.target import codegen
+
+WORD = 32
+
+
+@autotvm.template("bitserial_conv2d_weights_ready")
+def weights_ready(layout, size, channels, out_channels, x_bits, w_bits, unipolar):
+    """A 3x3 convolution; its arguments are codes, an unused array, packed weights and the result.
+
+    Args:
+        layout: ``nchw`` or ``nhwc``.
+        size: height and width, padded by 1.
+        channels: that go in.
+        out_channels: that come out.
+        x_bits: of the activations, codes from 0 on.
+        w_bits: of the weights.
+        unipolar: each bit of a weight means -1 or 1, not 0 or 1.
+    """
+    if layout == "nchw":
+        x_shape, w_shape = (1, channels, size, size), (out_channels, channels, 3, 3)
+    else:
+        x_shape, w_shape = (1, size, size, channels), (3, 3, channels, out_channels)
+    x, w = te.placeholder(x_shape, "uint8", "x"), te.placeholder(w_shape, "uint8", "w")
+    compute = getattr(topi.x86, f"bitserial_conv2d_{layout}")
+    schedule = getattr(topi.x86, f"schedule_bitserial_conv2d_{layout}")
+    out = compute(x, w, 1, 1, x_bits, w_bits, f"uint{WORD}", "int32", unipolar)
+    s = schedule([out])
+    if layout == "nchw":
+        # With more rows in a tile its schedule refers to a variable that does not exist.
+        config = autotvm.get_config()
+        config.define_split(
+            "tile_oh", config.axis(size), num_outputs=2, filter=lambda split: split.size[-1] == 1
+        )
+    prepared = out.op.input_tensors[0].op.input_tensors[1]
+    for op in {prepared.op, *_computed_before(prepared.op)}:
+        s[op].pragma(s[op].leaf_iter_vars[0], "debug_skip_region")
+    return s, [x, w, prepared, out]
+
+
+def _computed_before(op):
+    """Return the operations that an operation needs, placeholders left out."""
+    found = set()
+    for tensor in op.input_tensors:
+        if isinstance(tensor.op, te.ComputeOp):
+            found |= {tensor.op, *_computed_before(tensor.op)}
+    return found
+
+
+def prepare(codes, layout, w_bits, lanes, shape):
+    """Pack weight codes [O, 3, 3, C] as the loops do that are left away."""
+    planes = np.stack([(codes >> bit) & 1 for bit in range(w_bits)])
+    words = planes.reshape(*planes.shape[:-1], -1, WORD).astype(np.uint32)
+    shifts = np.arange(WORD - 1, -1, -1, dtype=np.uint32)
+    packed = (words << shifts).sum(-1, dtype=np.uint32)
+    bits, out_channels, kh, kw, groups = packed.shape
+    packed = packed.reshape(bits, out_channels // lanes, lanes, kh, kw, groups)
+    axes = (1, 5, 3, 4, 0, 2) if layout == "nchw" else (1, 3, 4, 5, 2, 0)
+    result = np.zeros(shape, np.uint32)
+    result[: out_channels // lanes] = packed.transpose(axes)
+    return result
+
+
+class Worker:
+    """Answers requests; a kernel stays loaded until the next one is.
+
+    Args:
+        cpu: processor name of LLVM.
+    """
+
+    def __init__(self, cpu):
+        self._target = tvm.target.Target(f"llvm -mcpu={cpu}")
+        self._run = None
+
+    def tune(self, kernel, trials, log):
+        """Try schedules until the log holds so many; tell how many it holds and how many failed."""
+        task = self._task(kernel)
+        done = list(autotvm.record.load_from_file(log)) if os.path.exists(log) else []
+        wanted = min(trials, len(task.config_space))
+        if len(done) < wanted:
+            tuner = XGBTuner(task, feature_type="knob")
+            if done:
+                tuner.load_history(done)
+            tuner.tune(
+                n_trial=wanted - len(done),
+                measure_option=autotvm.measure_option(
+                    builder=autotvm.LocalBuilder(timeout=60, n_parallel=1),
+                    runner=autotvm.LocalRunner(number=5, repeat=3, min_repeat_ms=20, timeout=60),
+                ),
+                callbacks=[autotvm.callback.log_to_file(log)],
+            )
+        results = [result for _, result in autotvm.record.load_from_file(log)]
+        failed = sum(result.error_no != 0 for result in results)
+        return {"trials": len(results), "failed": failed}
+
+    def load(self, kernel, log, arrays, output):
+        """Build the best schedule of a log, run it once on given codes and store the result."""
+        task = self._task(kernel)
+        records = [
+            (np.mean(result.costs), measured.config)
+            for measured, result in autotvm.record.load_from_file(log)
+            if result.error_no == 0
+        ]
+        if not records:
+            return {"error": "no schedule of the log works"}
+        _, config = min(records, key=lambda record: record[0])
+        with self._target:
+            s, arguments = task.instantiate(config)
+            module = tvm.build(s, arguments, self._target)
+        given = np.load(arrays)
+        layout, w_bits, lanes = kernel["layout"], kernel["w_bits"], config["tile_co"].size[-1]
+        shapes = [tuple(int(n) for n in argument.shape) for argument in arguments]
+        x = given["x"] if layout == "nhwc" else given["x"].transpose(0, 3, 1, 2)
+        values = [
+            np.ascontiguousarray(x),
+            np.zeros(shapes[1], np.uint8),
+            prepare(given["w"], layout, w_bits, lanes, shapes[2]),
+            np.zeros(shapes[3], np.int32),
+        ]
+        tensors = [tvm.nd.array(value) for value in values]
+        module(*tensors)
+        y = tensors[3].numpy()
+        np.save(output, y if layout == "nhwc" else y.transpose(0, 2, 3, 1))
+
+        def run(number):
+            timer = module.time_evaluator(module.entry_name, tvm.cpu(), number=number, repeat=1)
+            return float(timer(*tensors).mean)
+
+        self._run = run
+        return {"schedule": str(config)}
+
+    def run(self, number):
+        """Time the loaded kernel: seconds a call."""
+        return {"seconds": self._run(number)}
+
+    def _task(self, kernel):
+        names = ("layout", "size", "channels", "out_channels", "x_bits", "w_bits", "unipolar")
+        arguments = tuple(kernel[name] for name in names)
+        return autotvm.task.create(
+            "bitserial_conv2d_weights_ready", args=arguments, target=self._target
+        )
+
+
+def main():
+    """Answer until standard input ends."""
+    # What the tuner prints must not come between the answers.
+    answers, sys.stdout = sys.stdout, sys.stderr
+    cpu = codegen.llvm_get_system_cpu()
+    worker = Worker(cpu)
+    print(json.dumps({"version": tvm.__version__, "cpu": str(cpu)}), file=answers, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        answer = getattr(worker, request.pop("do"))(**request)
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
