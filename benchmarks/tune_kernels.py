@@ -5,9 +5,9 @@
 
 Names are parts of layers' names, models of the zoo (``zoo:NAME``) or networks of
 ``benchmarks.models``; without any, all layers are tuned: those of ``benchmarks.kernels`` for x86,
-those of ``benchmarks.arm`` for boards. Each layer is a session of its own with the families that
-may be the fastest for it, so that short kernels get as many trials as long ones, and the database
-keeps the kernels of all families. ``--resume`` goes on after an interruption.
+those of ``benchmarks.arm`` for boards. Each kernel is a session of its own, so that short ones get
+as many trials as long ones: for every layer and number of bits one of each family that may be the
+fastest. The database keeps them all. ``--resume`` goes on after an interruption.
 """
 
 from __future__ import annotations
@@ -30,27 +30,33 @@ from tvm_qnn.tune.session import Session
 from tvm_qnn.tune.task import Task
 
 
-def layers(target: Target) -> Iterator[tuple[str, str, list[Task]]]:
-    """Yield the benchmarked layers: name, bits, and a task for each family that may win."""
+def layers(target: Target) -> Iterator[tuple[str, str, Task]]:
+    """Yield the benchmarked layers: name, bits and a task, for each family that may win."""
     if target.arch == "aarch64":
-        for work in dict.fromkeys(work for _, work in works()):
-            name = describe(work)
-            made = dict.fromkeys(methods(work, target), work)
-            # Bit planes are what bit-serial kernels read; others get codes.
-            if work.x_planes:
-                codes = replace(work, x_planes=False, epilogue=replace(work.epilogue, pack=False))
-                made = {m: work if m == "bitserial" else codes for m in made}
-            yield name, f"w{work.w.bits}a{work.x.bits}", _tasks(made, target, name)
+        yield from _board_layers(target)
         return
     for case in CASES:
         for bits in case.variants:
-            able = methods(work_of(case, bits, "dot"), target)
-            made = {method: work_of(case, bits, method) for method in able}
-            yield case.name, bits, _tasks(made, target, case.name)
+            for method in methods(work_of(case, bits, "dot"), target):
+                made = work_of(case, bits, method)
+                yield case.name, bits, Task(made, family(method), target, (case.name,))
 
 
-def _tasks(works_: dict[str, Any], target: Target, name: str) -> list[Task]:
-    return [Task(work, family(method), target, (name,)) for method, work in works_.items()]
+def _board_layers(target: Target) -> Iterator[tuple[str, str, Task]]:
+    seen = set()
+    for listed, work in works():
+        # Bit planes are what bit-serial kernels read; others get codes.
+        codes = replace(work, x_planes=False, epilogue=replace(work.epilogue, pack=False))
+        for method in dict.fromkeys([listed, *methods(codes, target)]):
+            made = work if method == "bitserial" else codes
+            if (made, method) not in seen:
+                seen.add((made, method))
+                name = describe(made)
+                yield (
+                    name,
+                    f"w{work.w.bits}a{work.x.bits}",
+                    Task(made, family(method), target, (name,)),
+                )
 
 
 def show(name: str, tunings: Sequence[tvm_qnn.tune.Tuning]) -> None:
@@ -71,7 +77,7 @@ def main() -> None:
     parser.add_argument("--database", type=Path, required=True)
     parser.add_argument("--target", choices=targets.names(), help="default: this machine")
     parser.add_argument("--device", default="host", help="host, estimate or rpc://HOST:PORT/KEY")
-    parser.add_argument("--trials", type=int, default=64, help="of each kernel, on average")
+    parser.add_argument("--trials", type=int, default=64, help="schedules of each kernel")
     parser.add_argument("--bits", nargs="*", choices=list(BITS), help="of layers; default: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
@@ -81,14 +87,14 @@ def main() -> None:
     parts = [name for name in args.names if name not in models]
     resume = args.resume
     with open_device(args.device, target) as device:
-        for name, bits, tasks in layers(target) if parts or not models else ():
+        for name, bits, task in layers(target) if parts or not models else ():
             if parts and not any(part in name for part in parts):
                 continue
             if args.bits and bits not in args.bits:
                 continue
             session = Session(
-                tasks, device, args.database, trials=args.trials * len(tasks), seed=args.seed,
-                resume=resume, report=lambda tunings, done, total: None,
+                [task], device, args.database, trials=args.trials, seed=args.seed, resume=resume,
+                report=lambda tunings, done, total: None,
             )  # fmt: skip
             session.run()
             resume = True
