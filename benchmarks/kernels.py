@@ -1,6 +1,7 @@
 """Time the kernels of this machine against ONNX Runtime's int8 kernels, one thread each.
 
-    python -m benchmarks.kernels [--quick] [--only NAME ...] [--database DIR] [--json FILE]
+    python -m benchmarks.kernels [--quick] [--only NAME ...] [--database DIR]
+        [--openvino PATH] [--json FILE]
 
 Both sides run in turns, so that a change of clock or load meets both. The peer takes uint8
 activations and int8 weights and returns uint8, as one QLinearConv in channels-last layout (its
@@ -10,7 +11,9 @@ over our time: above 1 we are faster. ``ratio`` is the median over the rounds, `
 of the 10th percentiles, which other programs on the machine disturb less.
 
 With ``--database`` the kernels are the fastest that ``benchmarks.tune_kernels`` found: of which
-family, and whether its schedule is the default one all the same, is told for each.
+family, and whether its schedule is the default one all the same, is told for each. ``--openvino``
+is the Python of an environment with OpenVINO (:mod:`benchmarks.openvino`), which then takes its
+turns, too; ``openvino_ratio`` is its median time over ours, in the faster of two forms.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.cases import CASES, Case, choose, host_target
+from benchmarks.openvino import OpenVino
 from tvm_qnn import spec
 from tvm_qnn._tvm import tvm
 from tvm_qnn.ops.workload import ConvWork
@@ -143,9 +147,12 @@ def summary(times: list[float]) -> dict[str, float]:
     return {"median_us": float(p50), "p10_us": float(p10), "p90_us": float(p90)}
 
 
-def measure(case: Case, target: Target, rounds: int, tuned: Database) -> dict[str, Any]:
+def measure(
+    case: Case, target: Target, rounds: int, tuned: Database, openvino: OpenVino | None
+) -> dict[str, Any]:
     """Time one case; all figures of it."""
-    runners = {"onnxruntime": peer_runner(case)}
+    others = openvino.runners(case) if openvino is not None else {}
+    runners = {"onnxruntime": peer_runner(case), **others}
     kernels = {variant: choose(case, variant, target, tuned) for variant in case.variants}
     for variant, kernel in kernels.items():
         trace = None if kernel.record is None else kernel.record.trace
@@ -153,13 +160,20 @@ def measure(case: Case, target: Target, rounds: int, tuned: Database) -> dict[st
     times = compare(runners, rounds)
     macs = kernels[case.variants[0]].work.macs
     found: dict[str, Any] = {"case": case.name, "macs": macs}
+    if others:
+        form = min(others, key=lambda name: np.median(times[name]))
+        found["openvino"] = {"form": form}
+        times = {"openvino": times[form], **{n: t for n, t in times.items() if n not in others}}
     for name, seconds in times.items():
-        found[name] = summary(seconds)
+        found.setdefault(name, {}).update(summary(seconds))
         found[name]["gmacs_per_s"] = macs / found[name]["median_us"] / 1e3
     for name, kernel in kernels.items():
         ratios = np.asarray(times["onnxruntime"]) / np.asarray(times[name])
         found[name]["ratio"] = float(np.median(ratios))
         found[name]["quiet"] = found["onnxruntime"]["p10_us"] / found[name]["p10_us"]
+        if others:
+            ratios = np.asarray(times["openvino"]) / np.asarray(times[name])
+            found[name]["openvino_ratio"] = float(np.median(ratios))
         found[name]["kernel"] = kernel.name
         found[name]["schedule"] = kernel.schedule
         if kernel.record is not None:
@@ -189,10 +203,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="cases whose names contain one of these")
     parser.add_argument("--target", choices=[AVX2.name, AVX512_VNNI.name], default=None)
     parser.add_argument("--database", type=Path, help="records of tuning; default: untuned")
+    parser.add_argument("--openvino", type=Path, help="Python of an environment with OpenVINO")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     args = parser.parse_args()
     target = {t.name: t for t in (AVX2, AVX512_VNNI)}.get(args.target or "", host_target())
     tuned = UNTUNED if args.database is None else load(args.database)
+    openvino = None if args.openvino is None else OpenVino(args.openvino)
     rows = []
     print(
         f"{'layer':26} {'kernel':24} {'us':>9} {'p10':>9} {'p90':>9} {'GMAC/s':>8} {'ratio':>6} "
@@ -201,18 +217,24 @@ def main() -> None:
     for case in CASES:
         if args.only and not any(part in case.name for part in args.only):
             continue
-        row = measure(case, target, 7 if args.quick else 40, tuned)
+        row = measure(case, target, 7 if args.quick else 40, tuned, openvino)
         rows.append(row)
-        for name in ("onnxruntime", *case.variants):
+        for name in ("onnxruntime", *(["openvino"] if openvino else []), *case.variants):
             f = row[name]
             ratio = f"{f['ratio']:6.2f} {f['quiet']:6.2f}  {f['schedule']}" if "ratio" in f else ""
+            if "openvino_ratio" in f:
+                ratio += f", {f['openvino_ratio']:.2f} of OpenVINO"
             print(
                 f"{case.name:26} {f.get('kernel', name):24} {f['median_us']:9.1f} "
                 f"{f['p10_us']:9.1f} {f['p90_us']:9.1f} {f['gmacs_per_s']:8.1f} {ratio}"
             )
+    if openvino is not None:
+        openvino.close()
     if args.json:
         facts = {"machine": machine(), "target": target.name, "cases": rows}
         facts["records"] = len(tuned)
+        if openvino is not None:
+            facts["openvino"] = openvino.version
         args.json.write_text(json.dumps(facts, indent=1) + "\n")
 
 

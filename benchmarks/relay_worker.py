@@ -3,9 +3,8 @@
 Runs in an environment of its own, where that TVM is installed, and knows nothing of this project.
 It reads requests from standard input and answers each with one line of JSON.
 
-Its two convolutions on x86, NCHW and NHWC, pack activations and weights in every call. Weights are
-packed and laid out beforehand here, by leaving these loops away and handing over what they would
-have computed, since a network does that once.
+Its two convolutions on x86 are taken as they are, and without the loops that pack weights and lay
+them out in every call: these are left away there and what they would have computed is handed over.
 """
 
 import json
@@ -21,12 +20,14 @@ from tvm.target import codegen
 WORD = 32
 
 
-@autotvm.template("bitserial_conv2d_weights_ready")
-def weights_ready(layout, size, channels, out_channels, x_bits, w_bits, unipolar):
-    """A 3x3 convolution; its arguments are codes, an unused array, packed weights and the result.
+@autotvm.template("bitserial_conv2d_3x3")
+def convolution(layout, ready, size, channels, out_channels, x_bits, w_bits, unipolar):
+    """A 3x3 convolution of codes; the result is its last argument.
 
     Args:
         layout: ``nchw`` or ``nhwc``.
+        ready: weights come as the innermost loops read them. Otherwise as the operator takes them:
+            packed for NHWC, as codes for NCHW.
         size: height and width, padded by 1.
         channels: that go in.
         out_channels: that come out.
@@ -37,8 +38,9 @@ def weights_ready(layout, size, channels, out_channels, x_bits, w_bits, unipolar
     if layout == "nchw":
         x_shape, w_shape = (1, channels, size, size), (out_channels, channels, 3, 3)
     else:
-        x_shape, w_shape = (1, size, size, channels), (3, 3, channels, out_channels)
-    x, w = te.placeholder(x_shape, "uint8", "x"), te.placeholder(w_shape, "uint8", "w")
+        x_shape, w_shape = (1, size, size, channels), (3, 3, channels // WORD, out_channels, w_bits)
+    x = te.placeholder(x_shape, "uint8", "x")
+    w = te.placeholder(w_shape, "uint8" if layout == "nchw" else "uint32", "w")
     compute = getattr(topi.x86, f"bitserial_conv2d_{layout}")
     schedule = getattr(topi.x86, f"schedule_bitserial_conv2d_{layout}")
     out = compute(x, w, 1, 1, x_bits, w_bits, f"uint{WORD}", "int32", unipolar)
@@ -49,6 +51,8 @@ def weights_ready(layout, size, channels, out_channels, x_bits, w_bits, unipolar
         config.define_split(
             "tile_oh", config.axis(size), num_outputs=2, filter=lambda split: split.size[-1] == 1
         )
+    if not ready:
+        return s, [x, w, out]
     prepared = out.op.input_tensors[0].op.input_tensors[1]
     for op in {prepared.op, *_computed_before(prepared.op)}:
         s[op].pragma(s[op].leaf_iter_vars[0], "debug_skip_region")
@@ -64,22 +68,40 @@ def _computed_before(op):
     return found
 
 
-def prepare(codes, layout, w_bits, lanes, shape):
-    """Pack weight codes [O, 3, 3, C] as the loops do that are left away."""
+def pack(codes, w_bits):
+    """Pack weight codes [O, 3, 3, C] to words [bits, O, 3, 3, C / 32]."""
     planes = np.stack([(codes >> bit) & 1 for bit in range(w_bits)])
     words = planes.reshape(*planes.shape[:-1], -1, WORD).astype(np.uint32)
     shifts = np.arange(WORD - 1, -1, -1, dtype=np.uint32)
-    packed = (words << shifts).sum(-1, dtype=np.uint32)
+    return (words << shifts).sum(-1, dtype=np.uint32)
+
+
+def lay_out(packed, layout, lanes, shape):
+    """Order words as the innermost loops read them; NHWC declares more space than it uses."""
     bits, out_channels, kh, kw, groups = packed.shape
-    packed = packed.reshape(bits, out_channels // lanes, lanes, kh, kw, groups)
+    tiled = packed.reshape(bits, out_channels // lanes, lanes, kh, kw, groups)
     axes = (1, 5, 3, 4, 0, 2) if layout == "nchw" else (1, 3, 4, 5, 2, 0)
     result = np.zeros(shape, np.uint32)
-    result[: out_channels // lanes] = packed.transpose(axes)
+    result[: out_channels // lanes] = tiled.transpose(axes)
     return result
 
 
+def values_of(kernel, given, shapes, lanes):
+    """Return the arguments of a kernel for codes NHWC and OHWI."""
+    layout, packed = kernel["layout"], pack(given["w"], kernel["w_bits"])
+    if layout == "nchw":
+        x, w = given["x"].transpose(0, 3, 1, 2), given["w"].transpose(0, 3, 1, 2)
+    else:
+        x, w = given["x"], packed.transpose(2, 3, 4, 1, 0)
+    values = [x, w]
+    if kernel["ready"]:
+        values.append(lay_out(packed, layout, lanes, shapes[2]))
+    values.append(np.zeros(shapes[-1], np.int32))
+    return [tvm.nd.array(np.ascontiguousarray(value)) for value in values]
+
+
 class Worker:
-    """Answers requests; a kernel stays loaded until the next one is.
+    """Answers requests; a kernel that was loaded can be timed by its number.
 
     Args:
         cpu: processor name of LLVM.
@@ -87,7 +109,7 @@ class Worker:
 
     def __init__(self, cpu):
         self._target = tvm.target.Target(f"llvm -mcpu={cpu}")
-        self._run = None
+        self._loaded = []
 
     def tune(self, kernel, trials, log):
         """Try schedules until the log holds so many; tell how many it holds and how many failed."""
@@ -124,37 +146,23 @@ class Worker:
         with self._target:
             s, arguments = task.instantiate(config)
             module = tvm.build(s, arguments, self._target)
-        given = np.load(arrays)
-        layout, w_bits, lanes = kernel["layout"], kernel["w_bits"], config["tile_co"].size[-1]
         shapes = [tuple(int(n) for n in argument.shape) for argument in arguments]
-        x = given["x"] if layout == "nhwc" else given["x"].transpose(0, 3, 1, 2)
-        values = [
-            np.ascontiguousarray(x),
-            np.zeros(shapes[1], np.uint8),
-            prepare(given["w"], layout, w_bits, lanes, shapes[2]),
-            np.zeros(shapes[3], np.int32),
-        ]
-        tensors = [tvm.nd.array(value) for value in values]
+        tensors = values_of(kernel, np.load(arrays), shapes, config["tile_co"].size[-1])
         module(*tensors)
-        y = tensors[3].numpy()
-        np.save(output, y if layout == "nhwc" else y.transpose(0, 2, 3, 1))
+        y = tensors[-1].numpy()
+        np.save(output, y if kernel["layout"] == "nhwc" else y.transpose(0, 2, 3, 1))
+        self._loaded.append((module, tensors))
+        return {"number": len(self._loaded) - 1, "schedule": str(config)}
 
-        def run(number):
-            timer = module.time_evaluator(module.entry_name, tvm.cpu(), number=number, repeat=1)
-            return float(timer(*tensors).mean)
-
-        self._run = run
-        return {"schedule": str(config)}
-
-    def run(self, number):
-        """Time the loaded kernel: seconds a call."""
-        return {"seconds": self._run(number)}
+    def run(self, kernel, number):
+        """Time a loaded kernel: seconds a call."""
+        module, tensors = self._loaded[kernel]
+        timer = module.time_evaluator(module.entry_name, tvm.cpu(), number=number, repeat=1)
+        return {"seconds": float(timer(*tensors).mean)}
 
     def _task(self, kernel):
-        names = ("layout", "size", "channels", "out_channels", "x_bits", "w_bits", "unipolar")
-        arguments = tuple(kernel[name] for name in names)
         return autotvm.task.create(
-            "bitserial_conv2d_weights_ready", args=arguments, target=self._target
+            "bitserial_conv2d_3x3", args=tuple(kernel.values()), target=self._target
         )
 
 
