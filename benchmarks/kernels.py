@@ -12,8 +12,8 @@ of the 10th percentiles, which other programs on the machine disturb less.
 
 With ``--database`` the kernels are the fastest that ``benchmarks.tune_kernels`` found: of which
 family, and whether its schedule is the default one all the same, is told for each. ``--openvino``
-is the Python of an environment with OpenVINO (:mod:`benchmarks.openvino`), which then takes its
-turns, too; ``openvino_ratio`` is its median time over ours, in the faster of two forms.
+is the Python of an environment with OpenVINO (:mod:`benchmarks.openvino_peer`), which then takes
+its turns, too; ``openvino_ratio`` is its median time over ours, in the faster of two forms.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.cases import CASES, Case, choose, host_target
-from benchmarks.openvino import OpenVino
+from benchmarks.openvino_peer import OpenVino
 from tvm_qnn import spec
 from tvm_qnn._tvm import tvm
 from tvm_qnn.ops.workload import ConvWork
@@ -231,7 +231,7 @@ def main() -> None:
     if openvino is not None:
         openvino.close()
     if args.json:
-        facts = {"machine": machine(), "target": target.name, "cases": rows}
+        facts: dict[str, Any] = {"machine": machine(), "target": target.name, "cases": rows}
         facts["records"] = len(tuned)
         if openvino is not None:
             facts["openvino"] = openvino.version
