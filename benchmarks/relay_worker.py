@@ -18,6 +18,8 @@ from tvm.autotvm.tuner import XGBTuner
 from tvm.target import codegen
 
 WORD = 32
+BATCH = 16
+"""Schedules that one server runs."""
 
 
 @autotvm.template("bitserial_conv2d_3x3")
@@ -45,18 +47,29 @@ def convolution(layout, ready, size, channels, out_channels, x_bits, w_bits, uni
     schedule = getattr(topi.x86, f"schedule_bitserial_conv2d_{layout}")
     out = compute(x, w, 1, 1, x_bits, w_bits, f"uint{WORD}", "int32", unipolar)
     s = schedule([out])
-    if layout == "nchw":
-        # With more rows in a tile its schedule refers to a variable that does not exist.
-        config = autotvm.get_config()
-        config.define_split(
-            "tile_oh", config.axis(size), num_outputs=2, filter=lambda split: split.size[-1] == 1
-        )
+    config = autotvm.get_config()
+    config.define_split(
+        "tile_oh",
+        config.axis(size),
+        num_outputs=2,
+        filter=lambda split: _works(layout, size, split.size[-1]),
+    )
     if not ready:
         return s, [x, w, out]
     prepared = out.op.input_tensors[0].op.input_tensors[1]
     for op in {prepared.op, *_computed_before(prepared.op)}:
         s[op].pragma(s[op].leaf_iter_vars[0], "debug_skip_region")
     return s, [x, w, prepared, out]
+
+
+def _works(layout, size, rows):
+    """Tell whether the schedule of a layout is right for tiles of so many rows.
+
+    It divides the tiles by ``rows`` once more. For NCHW it then refers to a variable that does not
+    exist, for NHWC it writes beyond the result where tiles are left over.
+    """
+    tiles = size // rows
+    return rows == 1 if layout == "nchw" else rows <= 16 and (tiles <= rows or tiles % rows == 0)
 
 
 def _computed_before(op):
@@ -113,42 +126,43 @@ class Worker:
 
     def tune(self, kernel, trials, log):
         """Try schedules until the log holds so many; tell how many it holds and how many failed."""
-        task = self._task(kernel)
-        done = list(autotvm.record.load_from_file(log)) if os.path.exists(log) else []
+        task, tuner = self._task(kernel), None
+        done = _records(log)
         wanted = min(trials, len(task.config_space))
-        if len(done) < wanted:
-            tuner = XGBTuner(task, feature_type="knob")
-            if done:
-                tuner.load_history(done)
+        while len(done) < wanted:
+            if tuner is None:
+                tuner = XGBTuner(task, feature_type="knob")
+                if done:
+                    tuner.load_history(done)
+            # The server that runs candidates dies with one that crashes, so it is a new one here.
             tuner.tune(
-                n_trial=wanted - len(done),
+                n_trial=min(wanted - len(done), BATCH),
                 measure_option=autotvm.measure_option(
-                    builder=autotvm.LocalBuilder(timeout=60, n_parallel=1),
-                    runner=autotvm.LocalRunner(number=5, repeat=3, min_repeat_ms=20, timeout=60),
+                    builder=autotvm.LocalBuilder(timeout=60),
+                    runner=autotvm.LocalRunner(number=5, repeat=3, min_repeat_ms=20, timeout=10),
                 ),
                 callbacks=[autotvm.callback.log_to_file(log)],
             )
-        results = [result for _, result in autotvm.record.load_from_file(log)]
-        failed = sum(result.error_no != 0 for result in results)
-        return {"trials": len(results), "failed": failed}
+            tried, done = len(done), _records(log)
+            if len(done) == tried:
+                break
+        failed = sum(result.error_no != 0 for _, result in done)
+        return {"trials": len(done), "failed": failed}
 
-    def load(self, kernel, log, arrays, output):
-        """Build the best schedule of a log, run it once on given codes and store the result."""
-        task = self._task(kernel)
-        records = [
-            (np.mean(result.costs), measured.config)
-            for measured, result in autotvm.record.load_from_file(log)
-            if result.error_no == 0
-        ]
-        if not records:
-            return {"error": "no schedule of the log works"}
-        _, config = min(records, key=lambda record: record[0])
-        with self._target:
-            s, arguments = task.instantiate(config)
-            module = tvm.build(s, arguments, self._target)
-        shapes = [tuple(int(n) for n in argument.shape) for argument in arguments]
-        tensors = values_of(kernel, np.load(arrays), shapes, config["tile_co"].size[-1])
-        module(*tensors)
+    def load(self, kernel, logs, arrays, output):
+        """Build the best schedule of several logs; store what it makes of given codes."""
+        given, found = np.load(arrays), []
+        for config in filter(None, map(_best, logs)):
+            with self._target:
+                s, arguments = self._task(kernel).instantiate(config)
+                module = tvm.build(s, arguments, self._target)
+            shapes = [tuple(int(n) for n in argument.shape) for argument in arguments]
+            tensors = values_of(kernel, given, shapes, config["tile_co"].size[-1])
+            timer = module.time_evaluator(module.entry_name, tvm.cpu(), number=20, repeat=5)
+            found.append((timer(*tensors).median, config, module, tensors))
+        if not found:
+            return {"error": "no schedule works"}
+        _, config, module, tensors = min(found, key=lambda made: made[0])
         y = tensors[-1].numpy()
         np.save(output, y if kernel["layout"] == "nhwc" else y.transpose(0, 2, 3, 1))
         self._loaded.append((module, tensors))
@@ -164,6 +178,16 @@ class Worker:
         return autotvm.task.create(
             "bitserial_conv2d_3x3", args=tuple(kernel.values()), target=self._target
         )
+
+
+def _best(log):
+    """Return the fastest schedule of a log; None where none works."""
+    works = [(np.mean(r.costs), m.config) for m, r in _records(log) if r.error_no == 0]
+    return min(works, key=lambda record: record[0])[1] if works else None
+
+
+def _records(log):
+    return list(autotvm.record.load_from_file(log)) if os.path.exists(log) else []
 
 
 def main():

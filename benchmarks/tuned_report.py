@@ -185,8 +185,9 @@ def relay(facts: dict[str, Any]) -> str:
 
 `topi.x86.bitserial_conv2d` for `llvm -mcpu={facts["peer"]["cpu"]}`, each layout tuned by AutoTVM
 with {trials} schedules, results checked against the numpy definition; the faster layout counts. Its
-operator lays weights out in every call; the last column leaves that away, which no network of that
-TVM can. Its kernels take codes and return sums, ours take and return bit planes and requantize.
+operator packs weights or lays them out in every call; the last column leaves that away, which no
+network of that TVM can. Its kernels take codes, pack them and return sums, ours take and return bit
+planes and requantize.
 
 {table(["bits", *(f"{way}, geometric mean" for way in ways)], means)}
 
