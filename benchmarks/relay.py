@@ -18,9 +18,8 @@ weights in every call, and ``weights ready``, without those loops, which no netw
 the faster layout counts. The peer takes codes, packs them and returns sums; our kernels take and
 return bit planes and requantize.
 
-Weights are -1 and 1 on both sides at one bit, and at two
-bits -2 to 1 in our kernel and 0 to 3 in the peer's, whose other kind (-3, -1, 1, 3) takes it twice
-the work.
+Weights are -1 and 1 on both sides at one bit. At two bits they are -2 to 1 in our kernel and 0 to 3
+in the peer's, whose other kind (-3, -1, 1, 3) takes it twice the work.
 """
 
 from __future__ import annotations
