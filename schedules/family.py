@@ -59,6 +59,8 @@ class Family(Protocol[W]):
 
     name: str
 
+    def __hash__(self) -> int: ...
+
     def supports(self, work: W, target: Target) -> Refusal | None:
         """Return None if the family can do the work on the target, else the reason."""
 

@@ -1,4 +1,4 @@
-"""Shared by all tests: where helpers are imported from, and when emulated tests can run."""
+"""Shared by all tests: where helpers lie, when emulated tests can run, the command line."""
 
 import sys
 from pathlib import Path
@@ -19,3 +19,21 @@ def pytest_runtest_setup(item):
         reason = available()
         if reason:
             pytest.skip(reason)
+
+
+@pytest.fixture
+def cli(monkeypatch, capfd):
+    """Run ``tvm-qnn`` with arguments; return exit code, output and errors."""
+    from tvm_qnn.cli import main
+
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["tvm-qnn", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        out, err = capfd.readouterr()
+        return left.value.code or 0, out, err
+
+    return run

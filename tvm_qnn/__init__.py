@@ -1,10 +1,11 @@
 """Exact integer compilation of low-bit neural networks with Apache TVM.
 
-The three calls that most programs need::
+The calls that most programs need::
 
     artifact = tvm_qnn.compile("model.onnx", target="rpi4", output="model-rpi4")
     program = tvm_qnn.load("model-rpi4")
     table = tvm_qnn.inspect("model.onnx")
+    tvm_qnn.tune("model.onnx", target="rpi4", database="tuned", device="estimate")
 
 They are loaded on first use: ``import tvm_qnn`` needs no compiler, nor does ``tvm_qnn.runtime``.
 """
@@ -20,6 +21,7 @@ from tvm_qnn.errors import QnnError
 if TYPE_CHECKING:
     from tvm_qnn.compiler import Artifact, compile, inspect
     from tvm_qnn.runtime import Program, load
+    from tvm_qnn.tuning import tune
     from tvm_qnn.verification import verify
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "compile",
     "inspect",
     "load",
+    "tune",
     "verify",
 ]
 
@@ -43,6 +46,7 @@ _HOMES = {
     "inspect": "compiler",
     "Program": "runtime",
     "load": "runtime",
+    "tune": "tuning",
     "verify": "verification",
 }
 

@@ -95,7 +95,8 @@ def compile(
         bundle: add what the device needs to run the artifact without this package.
         batch: batch size where the model leaves it open.
         database: records of :func:`tvm_qnn.tune`, which are used beside those that come with the
-            package: a folder, or the records themselves, which then are the only ones.
+            package: a folder, or the records themselves, which then are the only ones; ``none``
+            leaves all kernels at their default schedules.
 
     Raises:
         QnnError: with one clear line, for anything that the caller can do something about.
@@ -154,6 +155,8 @@ def records(database: str | Path | Database | None) -> Database:
     """
     if isinstance(database, Database):
         return database
+    if str(database) == "none":
+        return UNTUNED
     return Database([*shipped(), *(load(database) if database is not None else ())])
 
 

@@ -15,7 +15,7 @@ from tvm_qnn import emulation, targets
 from tvm_qnn._tvm import relax, tirx, tvm
 from tvm_qnn.arrays import TensorInfo, batches, joined, random_arrays, write_npz
 from tvm_qnn.artifact import write_artifact
-from tvm_qnn.compiler import build_executable, prepared, read, resolve
+from tvm_qnn.compiler import build_executable, prepared, read, records, resolve
 from tvm_qnn.errors import TargetError
 from tvm_qnn.evaluate import evaluate
 from tvm_qnn.frontend import Imported
@@ -24,6 +24,7 @@ from tvm_qnn.ops import attrs_of, is_op, make, shape_of
 from tvm_qnn.ops.fixed import FIXED_OPERATORS
 from tvm_qnn.passes.pipeline import to_kernels
 from tvm_qnn.passes.rewrite import Rewriter, calls, name_of, rewrite
+from tvm_qnn.schedules.database import Database
 from tvm_qnn.targets import Target
 
 Array = NDArray[Any]
@@ -77,6 +78,7 @@ class Verification:
 def verify(
     model: Any, inputs: Mapping[str, Array] | None = None, target: str | Target = "host", *,
     lowering: str = "auto", batch: int | None = None, limit: int | None = None,
+    database: str | Path | Database | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Verification:  # fmt: skip
     """Compile a model so that every operator's result can be seen, and compare them all.
@@ -88,6 +90,7 @@ def verify(
         lowering: as for :func:`tvm_qnn.compile`.
         batch: as for :func:`tvm_qnn.compile`.
         limit: compare this many batches at most.
+        database: as for :func:`tvm_qnn.compile`.
         progress: called with the number of batches done and their total.
 
     Raises:
@@ -100,10 +103,11 @@ def verify(
     imported = read(model, batch=batch)
     arrays = random_arrays(imported.inputs) if inputs is None else dict(inputs)
     pieces = list(batches(imported.inputs, arrays))[:limit]
-    chosen, _ = prepared(imported, device, lowering)
+    tuned = records(database)
+    chosen, _ = prepared(imported, device, lowering, tuned)
     # The program as it is, and where operators are fused, one that shows their results.
     programs = [chosen, *([_opened(chosen)] if _fused(chosen) else [])]
-    lowered = [_exposed(to_kernels(program, device).module) for program in programs]
+    lowered = [_exposed(to_kernels(program, device, tuned).module) for program in programs]
     runners = [_runner(module, exposed, imported, device) for module, exposed in lowered]
     stated = {name for name, call in calls(chosen) if is_op(call, *_STATED)}
     parameters = [name_of(p) for p in chosen["main"].params]

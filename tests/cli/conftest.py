@@ -1,6 +1,5 @@
-"""Small models on disk, and the command line in this process."""
+"""Small models on disk."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,23 +10,6 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.networks.models import Graph
-from tvm_qnn.cli import main
-
-
-@pytest.fixture
-def cli(monkeypatch, capfd):
-    """Run ``tvm-qnn`` with arguments; return exit code, output and errors."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["tvm-qnn", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capfd.readouterr()
-        return left.value.code or 0, out, err
-
-    return run
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def commands(page):
     for line in re.findall(r"^tvm-qnn ([a-z][^#\n]*)", page.read_text(), re.M):
         words = line.split("  ")[0].split()
         if words[:2] != ["train", "METHOD"]:
-            kept = words[: 2 if words[0] == "train" else 1]
+            kept = words[: 2 if words[0] in ("train", "device", "database") else 1]
             yield kept, re.findall(r"--[a-z-]+", line)
 
 

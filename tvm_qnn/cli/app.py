@@ -34,7 +34,10 @@ Batch = Annotated[
 ]
 Database = Annotated[
     Path | None,
-    typer.Option(help="Records of tvm-qnn tune, beside those of the package.", show_default=False),
+    typer.Option(
+        help="Records of tvm-qnn tune, beside those of the package; none: default schedules.",
+        show_default=False,
+    ),
 ]
 
 
@@ -115,11 +118,12 @@ def run(
     repeat: Annotated[int, typer.Option(min=1, help="Timed inferences.")] = 20,
     threads: Annotated[int, typer.Option(min=1, help="Threads of a kernel.")] = 1,
     batch: Batch = None,
+    database: Database = None,
 ) -> None:
     """Run a model on arrays, and print its latency."""
     from tvm_qnn.cli.running import run_model
 
-    run_model(model, input, output, target, lowering, repeat, threads, batch)
+    run_model(model, input, output, target, lowering, repeat, threads, batch, database)
 
 
 @app.command()
@@ -163,11 +167,12 @@ def verify(
     lowering: Lowering = "auto",
     limit: Annotated[int, typer.Option(min=1, help="Batches to compare layer by layer.")] = 8,
     batch: Batch = None,
+    database: Database = None,
 ) -> None:
     """Compare every operator with its numpy definition; exit code 1 if integers differ."""
     from tvm_qnn.cli.verifying import verify_model
 
-    if not verify_model(model, target, input, expect, lowering, limit, batch):
+    if not verify_model(model, target, input, expect, lowering, limit, batch, database):
         raise typer.Exit(1)
 
 

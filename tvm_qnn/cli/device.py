@@ -17,7 +17,7 @@ def tracker(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 9190,
 ) -> None:
     """Run a tracker, which boards report to and sessions ask for boards."""
-    from tvm_qnn.tune.fleet import run_tracker
+    from tvm_qnn.fleet import run_tracker
 
     run_tracker(host, port)
 
@@ -29,7 +29,7 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="First port to try.")] = 9090,
 ) -> None:
     """Run on a board: lend it to whoever asks the tracker for its key."""
-    from tvm_qnn.tune.fleet import serve as serve_board
+    from tvm_qnn.fleet import serve as serve_board
 
     serve_board(tracker, key, port)
 
@@ -40,7 +40,7 @@ def list_command(tracker: Tracker = "127.0.0.1:9190") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from tvm_qnn.tune.fleet import split_address, summary
+    from tvm_qnn.fleet import split_address, summary
 
     found = summary(*split_address(tracker))
     table = Table()

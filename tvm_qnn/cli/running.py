@@ -16,7 +16,7 @@ from tvm_qnn.errors import InputError
 
 def run_model(
     model: str, source: Path | None, output: Path | None, target: str, lowering: str,
-    repeat: int, threads: int, batch: int | None,
+    repeat: int, threads: int, batch: int | None, database: Path | None,
 ) -> None:  # fmt: skip
     """Run an artifact, or a model compiled on the spot; print latency and labels' accuracy."""
     from tvm_qnn.runtime import load
@@ -28,7 +28,9 @@ def run_model(
         from tvm_qnn import compiler
 
         with console.status(f"compiling for {target}"):
-            keep = compiler.compile(model, target, lowering=lowering, batch=batch)
+            keep = compiler.compile(
+                model, target, lowering=lowering, batch=batch, database=database
+            )
         folder = keep.path
     program = load(folder, threads)
     arrays, origin = arrays_of(model, source)

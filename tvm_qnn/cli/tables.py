@@ -172,20 +172,13 @@ def print_zoo(as_json: bool = False) -> None:
 
 def print_checks(target: str, device: str) -> bool:
     """Print what ``doctor`` finds, each line as it comes; tell whether tuning can work."""
-    from itertools import chain
-
     from tvm_qnn import targets
-    from tvm_qnn.tune import doctor
+    from tvm_qnn.tuning import doctor
 
     device_target = targets.get(target)
     console = Console(soft_wrap=True)
-    remote = device.startswith("rpc://")
-    found = chain(
-        doctor.check_host(device_target),
-        doctor.check_boards(device_target, device) if remote else (),
-    )
     well = True
-    for check in found:
+    for check in doctor.checks(device_target, device):
         mark, style = (
             ("!!", "red") if check.fatal else ("! ", "yellow") if check.remedy else ("ok", "")
         )

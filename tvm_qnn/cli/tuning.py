@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def tune_model(
     resume: bool, batch: int | None,
 ) -> None:  # fmt: skip
     """Tune a model under a live table."""
-    from tvm_qnn.tune import Outcome, tune
+    from tvm_qnn.tuning import Outcome, tune
 
     console = Console()
     start = time.monotonic()
@@ -34,7 +35,7 @@ def tune_model(
             nonlocal shown
             shown = tunings
             live.update(
-                Group(_table(tunings, device), _left(done, total, time.monotonic() - start)),
+                Group(_left(done, total, time.monotonic() - start), _table(tunings, device)),
                 refresh=True,
             )
 
@@ -54,18 +55,28 @@ def tune_model(
                 f"{tuning.task.name}: {times} of {tuning.trials} schedules failed: {reason}",
                 style="yellow", markup=False, highlight=False,
             )  # fmt: skip
-    console.print(f"use it: tvm-qnn compile {model} -t {target} --database {database} -o DIR")
+    console.print(f"\nuse it: tvm-qnn compile {model} -t {target} --database {database} -o DIR")
 
 
 def _table(tunings: Sequence[Any], device: str) -> Table:
-    """Write a row for each kernel, those that cost most first."""
+    """Write a row for each kernel: operators that cost most first, their fastest kernel on top."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     unit = "cycles, estimated" if device == "estimate" else "time"
     for heading in ("kernel", "shape", "uses", "tried", "failed", f"best ({unit})", "gain", ""):
         right = heading in ("uses", "tried", "failed", "gain") or heading.startswith("best")
         table.add_column(heading, justify="right" if right else "left", no_wrap=heading != "")
-    for tuning in sorted(tunings, key=lambda t: -len(t.task.operators) * (t.best or 0.0)):
+    fastest: dict[str, float] = {}
+    for tuning in tunings:
+        for operator in tuning.task.operators if tuning.best is not None else ():
+            fastest[operator] = min(fastest.get(operator, tuning.best), tuning.best)
+
+    def order(tuning: Any) -> tuple[float, str, float]:
+        first = tuning.task.operators[0]
+        return (-fastest.get(first, 0.0), first, tuning.best or 0.0)
+
+    for tuning in sorted(tunings, key=order):
         best = tuning.best
+        slower = best is None or all(best > fastest[o] for o in tuning.task.operators)
         table.add_row(
             tuning.task.name,
             escape(shape(tuning.task.work)),
@@ -75,7 +86,7 @@ def _table(tunings: Sequence[Any], device: str) -> Table:
             "" if best is None else count(best) if device == "estimate" else duration(best),
             "" if best is None else f"{tuning.gain:.2f}",
             escape(tuning.dropped or ("all tried" if tuning.exhausted else "")),
-            style="dim" if tuning.dropped else None,
+            style="dim" if slower else None,
         )
     return table
 
@@ -101,23 +112,27 @@ def show_database(folder: Path) -> None:
     from tvm_qnn.schedules.database import load
     from tvm_qnn.schedules.records import parse_work
 
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in ("target", "kernel", "shape", "cost", "gain", "tried", "device"):
-        right = heading in ("cost", "gain", "tried")
-        table.add_column(heading, justify="right" if right else "left", overflow="fold")
-    for record in load(folder):
-        work = parse_work(record.work)
-        measured = record.unit == "seconds"
-        table.add_row(
-            record.target,
-            work.name(record.family),
-            shape(work),
-            duration(record.cost) if measured else f"{count(record.cost)} cycles (estimated)",
-            f"{record.gain:.2f}",
-            str(record.trials),
-            escape(record.device),
-        )
-    Console().print(table)
+    console = Console()
+    for target, records in groupby(load(folder), key=lambda record: record.target):
+        table = Table(
+            title=target, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0),
+            pad_edge=False,
+        )  # fmt: skip
+        for heading in ("kernel", "shape", "cost", "gain", "tried", "device"):
+            right = heading in ("cost", "gain", "tried")
+            table.add_column(heading, justify="right" if right else "left", overflow="fold")
+        for record in records:
+            work = parse_work(record.work)
+            measured = record.unit == "seconds"
+            table.add_row(
+                work.name(record.family),
+                shape(work),
+                duration(record.cost) if measured else f"{count(record.cost)} cycles (estimated)",
+                f"{record.gain:.2f}",
+                str(record.trials),
+                escape(record.device),
+            )
+        console.print(table)
 
 
 def merge_databases(into: Path, others: Sequence[Path]) -> None:
@@ -135,7 +150,7 @@ def merge_databases(into: Path, others: Sequence[Path]) -> None:
 def prune_database(folder: Path) -> None:
     """Delete the records that no kernel of this version can use."""
     from tvm_qnn.schedules.database import load, save
-    from tvm_qnn.tune.stale import stale
+    from tvm_qnn.tuning.stale import stale
 
     database = load(folder)
     gone = [(record, why) for record in database if (why := stale(record))]

@@ -18,7 +18,7 @@ from tvm_qnn.verification import Verification, verify
 
 def verify_model(
     model: str, target: str, source: Path | None, expect: Path | None, lowering: str, limit: int,
-    batch: int | None,
+    batch: int | None, database: Path | None,
 ) -> bool:  # fmt: skip
     """Print the comparison of a model with its definition; return whether all integers agree."""
     console = Console()
@@ -27,12 +27,15 @@ def verify_model(
         task = bar.add_task(f"verifying on {target}", total=None)
         outcome = verify(
             model, arrays, target, lowering=lowering, batch=batch, limit=limit,
+            database=database,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     print_verification(console, outcome, origin)
     agreed = outcome.first_wrong is None
     if expect is not None:
-        agreed &= _compare_expected(console, model, target, lowering, batch, arrays, expect)
+        agreed &= _compare_expected(
+            console, model, target, lowering, batch, database, arrays, expect
+        )
     return agreed
 
 
@@ -67,7 +70,7 @@ def print_verification(console: Console, outcome: Verification, origin: str) -> 
 
 def _compare_expected(
     console: Console, model: str, target: str, lowering: str, batch: int | None,
-    arrays: dict[str, np.ndarray] | None, expect: Path,
+    database: Path | None, arrays: dict[str, np.ndarray] | None, expect: Path,
 ) -> bool:  # fmt: skip
     """Run the compiled model on all inputs and compare its outputs with a file."""
     from tvm_qnn.compiler import compile as compile_model
@@ -75,7 +78,9 @@ def _compare_expected(
     if arrays is None:
         raise InputError("--expect needs the inputs of those outputs: give --input too")
     wanted = read_npz(expect)
-    program = compile_model(model, target, lowering=lowering, batch=batch).program
+    program = compile_model(
+        model, target, lowering=lowering, batch=batch, database=database
+    ).program
     results = [program.run(piece) for piece in batches(program.inputs, arrays)]
     all_equal = True
     for info in program.outputs:

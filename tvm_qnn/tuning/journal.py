@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tvm_qnn.tune.device import Device
-from tvm_qnn.tune.task import Task
+from tvm_qnn.tuning.device import Device
+from tvm_qnn.tuning.task import Task
 
 NAME = "journal"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from tvm_qnn.tune.task import Task
+from tvm_qnn.tuning.task import Task
 
 
 @dataclass
@@ -45,11 +45,6 @@ class Tuning:
     def open(self) -> bool:
         """Whether trying more may help."""
         return not self.exhausted and not self.dropped
-
-    @property
-    def urgency(self) -> float:
-        """Share of the latency, less where turns found nothing better."""
-        return len(self.task.operators) * (self.best or 0.0) / (1 + self.stalls)
 
     def take(self, trace: Any, cost: float | None, error: str = "") -> bool:
         """Note one measured schedule; tell whether it is the best so far."""

@@ -10,15 +10,18 @@ from typing import Any
 from tvm_qnn.compiler import prepared, read, resolve
 from tvm_qnn.errors import QnnError
 from tvm_qnn.frontend import Imported
+from tvm_qnn.inspection import source_name
+from tvm_qnn.ops.workload import CodebookWork
 from tvm_qnn.passes.pipeline import to_kernels
 from tvm_qnn.schedules import FAMILIES, family
 from tvm_qnn.schedules.database import UNTUNED, Database, load
 from tvm_qnn.schedules.records import Record
 from tvm_qnn.targets.record import Target
-from tvm_qnn.tune.device import open_device
-from tvm_qnn.tune.progress import Tuning
-from tvm_qnn.tune.session import Report, Session
-from tvm_qnn.tune.task import CodebookWork, Task
+from tvm_qnn.tuning.device import open_device
+from tvm_qnn.tuning.progress import Tuning
+from tvm_qnn.tuning.session import Report, Session
+from tvm_qnn.tuning.stop import deferred_interrupts
+from tvm_qnn.tuning.task import Task
 
 TRIALS = 32
 """Schedules that are tried for each kernel, on average."""
@@ -76,47 +79,37 @@ def tune(
     tasks = tasks_of(imported, made_for)
     if not tasks:
         raise QnnError(f"{imported.name}: no kernel that could be tuned for {made_for.name}")
-    with open_device(device, made_for) as opened:
+    with deferred_interrupts() as check, open_device(device, made_for) as opened:
         while tasks:
             session = Session(
                 tasks, opened, place, trials=trials or TRIALS * len(tasks), seed=seed,
-                resume=resume or bool(tunings), report=report,
+                resume=resume or bool(tunings), report=report, check=check,
             )  # fmt: skip
             found = session.run()
             tunings += session.tunings
             # Other families may have won than those that the layouts were planned for.
             known = {tuning.task for tuning in tunings}
-            chosen = _tasks(imported, made_for, "auto", found)
-            tasks = [task for task in chosen.values() if task not in known]
+            chosen = _tasks(imported, made_for, ["auto"], found)
+            tasks = [task for task in chosen if task not in known]
     return Outcome(tuple(tunings), tuple(load(place)))
 
 
 def tasks_of(imported: Imported, target: Target) -> list[Task]:
     """Return the kernels of a model: for each operator one of each family that can do it."""
-    found: dict[tuple[str, str], Task] = {}
-    for lowering in ("auto", *(f.name for f in FAMILIES)):
-        for key, task in _tasks(imported, target, lowering, UNTUNED).items():
-            found.setdefault(key, task)
-    return _joined(list(found.values()))
+    return _tasks(imported, target, ["auto", *(f.name for f in FAMILIES)], UNTUNED)
 
 
 def _tasks(
-    imported: Imported, target: Target, lowering: str, tuned: Database
-) -> dict[tuple[str, str], Task]:
-    """Return the tasks of one lowering, by operator and family."""
-    module, _ = prepared(imported, target, lowering, tuned)
-    found = {}
-    for operator, (kernel, work, _) in to_kernels(module, target).kernels.items():
-        if work is not None:
-            name = kernel.removeprefix(work.name(""))
-            made = family(name, codebook=isinstance(work, CodebookWork))
-            found[(operator, name)] = Task(work, made, target, (operator,))
-    return found
-
-
-def _joined(tasks: Sequence[Task]) -> list[Task]:
-    """Join equal kernels of several operators to one task."""
-    operators: dict[Task, list[str]] = {}
-    for task in tasks:
-        operators.setdefault(task, []).extend(task.operators)
+    imported: Imported, target: Target, lowerings: Sequence[str], tuned: Database
+) -> list[Task]:
+    """Return the kernels of some lowerings; equal ones of several operators are one task."""
+    operators: dict[Task, dict[str, None]] = {}
+    for lowering in lowerings:
+        module, _ = prepared(imported, target, lowering, tuned)
+        for binding, (kernel, work, _) in to_kernels(module, target).kernels.items():
+            if work is not None:
+                name = kernel.removeprefix(work.name(""))
+                made = family(name, codebook=isinstance(work, CodebookWork))
+                names = operators.setdefault(Task(work, made, target), {})
+                names[source_name(binding, imported)] = None
     return [replace(task, operators=tuple(names)) for task, names in operators.items()]

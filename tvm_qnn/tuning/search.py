@@ -11,7 +11,7 @@ from tvm.s_tir import meta_schedule as ms
 
 from tvm_qnn._tvm import tvm
 from tvm_qnn.schedules.tiling import decisions_of, finish
-from tvm_qnn.tune.task import ENTRY, Task
+from tvm_qnn.tuning.task import ENTRY, Task
 
 _FAILED = 1e10
 """Cost that MetaSchedule gives to what does not run."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import re
+import signal
 import socket
+import sys
+import threading
+import time
 from collections import Counter
 from typing import Any
 
 from tvm import rpc
+from tvm.rpc.server import PopenRPCServerState
 
 from tvm_qnn.errors import TargetError
 
@@ -42,22 +48,61 @@ def run_tracker(host: str, port: int) -> None:
     """Run a tracker until it is stopped.
 
     Raises:
-        TargetError: the port is taken.
+        TargetError: the port is taken, or what trackers need is not installed.
     """
-    from tvm.rpc.tracker import Tracker
+    try:
+        from tvm.rpc.tracker import Tracker
 
-    made = Tracker(host, port, port_end=port + 1)
+        made = Tracker(host, port, port_end=port + 1)
+    except ImportError as error:
+        raise TargetError(f"a tracker needs {error.name}: pip install 'tvm-qnn[tune]'") from error
+    except (OSError, ValueError) as error:
+        raise TargetError(f"{host}:{port}: no tracker can listen there ({error})") from error
     print(f"tracker at {host}:{made.port}; stop with Ctrl-C", flush=True)
-    made.proc.join()
+    _exit_on_sigterm()
+    try:
+        made.proc.join()
+    finally:
+        made.terminate()
 
 
 def serve(tracker: str, key: str, port: int) -> None:
-    """Lend this machine under a key until it is stopped."""
-    server = rpc.Server(
-        "0.0.0.0", port, port + 100, key=key, tracker_addr=split_address(tracker), silent=True
+    """Lend this machine under a key until it is stopped.
+
+    TVM's server ends when a kernel crashes, or when its tracker stays away; it is started again.
+
+    Raises:
+        TargetError: there is no such tracker.
+    """
+    address = split_address(tracker)
+    summary(*address)
+    print(f"lending this machine as {key} to {tracker}; stop with Ctrl-C", flush=True)
+    _exit_on_sigterm()
+    while True:
+        server = multiprocessing.Process(target=_serve, args=(address, key, port))
+        server.start()
+        try:
+            server.join()
+        finally:
+            server.terminate()
+        print("a kernel crashed, or the tracker is away; serving again", flush=True)
+        time.sleep(1)
+
+
+def _exit_on_sigterm() -> None:
+    """Clean up behind ``kill``, too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+
+
+def _serve(tracker: tuple[str, int], key: str, port: int) -> None:
+    # Ctrl-C ends the parent, which ends this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.excepthook = lambda _: None
+    server = PopenRPCServerState(
+        "0.0.0.0", port, port + 100, tracker_addr=tracker, key=key, silent=True
     )
-    print(f"{key} at port {server.port}, known to {tracker}; stop with Ctrl-C", flush=True)
-    server.proc.join()
+    server.thread.join()
 
 
 def summary(host: str, port: int) -> dict[str, Any]:

@@ -17,8 +17,6 @@ from tvm_qnn.targets.record import Target
 SHORTEST = 0.005
 """Seconds of one timing at least."""
 TIMINGS = 5
-SESSION = 60
-"""Seconds after which a board ends a session that does not come back."""
 
 
 class WrongResultError(Exception):
@@ -38,12 +36,12 @@ def measure(path: str, arguments: str, entry: str) -> float:
 
 
 def measure_remotely(
-    path: str, arguments: str, entry: str, host: str, port: int, key: str
+    path: str, arguments: str, entry: str, host: str, port: int, key: str, seconds: float
 ) -> float:
-    """Do what :func:`measure` does on the next free board of a tracker."""
+    """Do what :func:`measure` does on the next free board of a tracker, which ends it in time."""
     from tvm import rpc
 
-    session = rpc.connect_tracker(host, port).request(key, session_timeout=SESSION)
+    session = rpc.connect_tracker(host, port).request(key, session_timeout=seconds)
     name = Path(path).name
     session.upload(path)
     try:

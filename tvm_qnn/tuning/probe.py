@@ -6,11 +6,12 @@ and ``read``, though.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tvm import rpc
 
 from tvm_qnn._tvm import tirx, tvm
 from tvm_qnn.schedules import ir
@@ -19,6 +20,7 @@ from tvm_qnn.targets.record import Target
 
 _MOST = 1 << 16
 _PATH = 256
+_SESSION = 30
 
 
 def probe_func() -> Any:
@@ -49,6 +51,14 @@ def build_probe(target: Target, path: Path) -> Path:
     return path
 
 
+def read_board(path: str, host: str, port: int, key: str, names: Sequence[str]) -> dict[str, str]:
+    """Read files of a board with the kernel at ``path``; "" for those that are not there."""
+    session = rpc.connect_tracker(host, port).request(key, session_timeout=_SESSION)
+    session.upload(path)
+    read = reader(session.load_module(Path(path).name), session.cpu(0))
+    return {name: read(name) for name in names}
+
+
 def reader(module: Any, device: Any) -> Callable[[str], str]:
     """Return a function that reads a text file of the machine; "" where there is none."""
 
@@ -59,6 +69,7 @@ def reader(module: Any, device: Any) -> Callable[[str], str]:
         length = tvm.runtime.tensor(np.zeros(1, np.int32), device)
         module["read_file"](*tensors, length)
         size = max(0, int(length.numpy()[0]))
-        return tensors[1].numpy()[:size].tobytes().decode(errors="replace").strip()
+        text: bytes = tensors[1].numpy()[:size].tobytes()
+        return text.decode(errors="replace").strip()
 
     return read

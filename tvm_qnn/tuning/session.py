@@ -9,16 +9,17 @@ from typing import Any
 
 from tvm_qnn.schedules.database import Database, load, save
 from tvm_qnn.schedules.records import Record
-from tvm_qnn.tune import workers
-from tvm_qnn.tune.device import Device
-from tvm_qnn.tune.journal import Journal
-from tvm_qnn.tune.progress import Tuning
-from tvm_qnn.tune.search import Search, cost_model
-from tvm_qnn.tune.task import Task
+from tvm_qnn.tuning import workers
+from tvm_qnn.tuning.device import Device
+from tvm_qnn.tuning.journal import Journal
+from tvm_qnn.tuning.progress import Tuning
+from tvm_qnn.tuning.search import Search, cost_model
+from tvm_qnn.tuning.stop import Check
+from tvm_qnn.tuning.task import Task
 
 BATCH = 16
 """Schedules of one turn."""
-HOPELESS = 4.0
+HOPELESS = 2.0
 """A family whose default schedule is so many times slower than another's is not tuned."""
 
 Report = Callable[[Sequence[Tuning], int, int], None]
@@ -36,14 +37,15 @@ class Session:
         seed: of everything random.
         resume: use what an interrupted session has measured.
         report: see :data:`Report`.
+        check: see :func:`deferred_interrupts`.
     """
 
     def __init__(
         self, tasks: Sequence[Task], device: Device, folder: Path, *, trials: int, seed: int,
-        resume: bool, report: Report,
+        resume: bool, report: Report, check: Check,
     ) -> None:  # fmt: skip
         self._device, self._folder, self._trials, self._seed = device, folder, trials, seed
-        self._report = report
+        self._report, self._check = report, check
         self._before = list(load(folder)) if folder.is_dir() else []
         self._found: dict[tuple[str, ...], Record] = {}
         self._journal = Journal(folder, device, resume=resume)
@@ -65,10 +67,11 @@ class Session:
         with tempfile.TemporaryDirectory(prefix="tvm-qnn-") as scratch:
             self._arguments = Path(scratch)
             for tuning in self.tunings:
+                self._check()
                 self._measure_default(tuning)
             self._drop_hopeless()
-            while self.done < self._trials and (tuning := self._next()) is not None:
-                self._turn(tuning)
+            while self.done < self._trials and (urgent := self._next()) is not None:
+                self._turn(urgent)
             for tuning in self.tunings:
                 self._settle(tuning)
         return self._database()
@@ -78,7 +81,19 @@ class Session:
         return Database([*self._before, *self._found.values()])
 
     def _next(self) -> Tuning | None:
-        return max((t for t in self.tunings if t.open), key=lambda t: t.urgency, default=None)
+        return max((t for t in self.tunings if t.open), key=self._urgency, default=None)
+
+    def _urgency(self, tuning: Tuning) -> float:
+        """Return the share of the latency, less where turns were in vain or a rival is faster."""
+        if tuning.best is None:
+            return 0.0
+        lag = tuning.best / min(t.best for t in self._rivals(tuning) if t.best is not None)
+        return len(tuning.task.operators) * tuning.best / (1 + tuning.stalls) / lag**3
+
+    def _rivals(self, tuning: Tuning) -> list[Tuning]:
+        """Return the kernels, this one among them, that do the same operators."""
+        mine = set(tuning.task.operators)
+        return [t for t in self.tunings if mine & set(t.task.operators)]
 
     def _measure_default(self, tuning: Tuning) -> None:
         task = tuning.task
@@ -96,11 +111,13 @@ class Session:
     def _drop_hopeless(self) -> None:
         """Leave families alone that cannot win."""
         for tuning in self.tunings:
-            same = [t for t in self.tunings if set(t.task.operators) & set(tuning.task.operators)]
-            best = min((t for t in same if t.best is not None), key=lambda t: t.best or 0.0)
-            if tuning.best is not None and tuning.best > HOPELESS * (best.best or 0.0):
-                times = tuning.best / (best.best or 1.0)
-                tuning.dropped = f"{times:.1f} times slower than {best.task.family.name}"
+            if tuning.best is None:
+                continue
+            rivals = {t.best: t for t in self._rivals(tuning) if t.best is not None}
+            fastest = min(rivals)
+            if tuning.best > HOPELESS * fastest:
+                name, times = rivals[fastest].task.family.name, tuning.best / fastest
+                tuning.dropped = f"{times:.1f} times slower than {name}"
 
     def _turn(self, tuning: Tuning) -> None:
         task = tuning.task
@@ -110,6 +127,7 @@ class Session:
             self._searches[task] = Search(task, self._model, most, BATCH, self._seed)
         search = self._searches[task]
         candidates = search.ask()[: self._trials - self.done]
+        self._check()
         if not candidates:
             tuning.exhausted = True
             return
@@ -131,6 +149,7 @@ class Session:
         known = [self._journal.find(task, trace) for trace, _ in candidates]
         new = [c for c, found in zip(candidates, known, strict=True) if found is None]
         results = self._device.measure([module for _, module in new], self._path(task))
+        self._check()
         fresh = iter([(result.cost, result.error) for result in results])
         found = [entry if entry is not None else next(fresh) for entry in known]
         for (trace, _), entry, before in zip(candidates, found, known, strict=True):
@@ -145,6 +164,7 @@ class Session:
         task = tuning.task
         pair = [task.module(), task.module(tuning.trace)]
         results = self._device.measure(pair * 3, self._path(task))
+        self._check()
         costs = [[r.cost for r in results[i::2] if r.cost is not None] for i in (0, 1)]
         if all(costs):
             tuning.default, tuning.best = min(costs[0]), min(costs[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
@@ -11,16 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from tvm.support.popen_pool import PopenPoolExecutor, StatusKind
-
-from tvm_qnn import targets
+from tvm_qnn import fleet, targets
 from tvm_qnn.errors import TargetError
 from tvm_qnn.estimate import blocks, programs
 from tvm_qnn.schedules.records import Unit
 from tvm_qnn.targets.link import linker
 from tvm_qnn.targets.record import Target
-from tvm_qnn.tune import fleet, workers
-from tvm_qnn.tune.task import ENTRY
+from tvm_qnn.tuning import workers
+from tvm_qnn.tuning.pool import Pool
+from tvm_qnn.tuning.task import ENTRY
 
 TIMEOUT = 30.0
 """Seconds for building a candidate, and for running it."""
@@ -69,22 +67,20 @@ class Host:
 
     def __init__(self, target: Target) -> None:
         self._target, self._linker = target, linker(target)
-        self._builders = PopenPoolExecutor(os.cpu_count(), TIMEOUT)
-        self._runner = PopenPoolExecutor(1, TIMEOUT)
+        self._builders = Pool(TIMEOUT)
+        self._runner = Pool(TIMEOUT, 1)
         self.description = targets.processor()
 
     def measure(self, modules: Sequence[Any], arguments: Path) -> list[Result]:
         """See :class:`Device`."""
         with tempfile.TemporaryDirectory(prefix="tvm-qnn-") as folder:
-            return _build_and_time(
-                self._builders, self._runner, workers.measure, modules,
-                (self._target, self._linker), (str(arguments), ENTRY), folder,
-            )  # fmt: skip
+            built = _build(self._builders, modules, (self._target, self._linker), folder)
+            return _time(self._runner, workers.measure, built, (str(arguments), ENTRY))
 
     def close(self) -> None:
         """See :class:`Device`."""
-        self._builders.shutdown()
-        self._runner.shutdown()
+        self._builders.close()
+        self._runner.close()
 
 
 class Boards:
@@ -100,33 +96,47 @@ class Boards:
                 f"rpc://{host}:{port}/{key}: the tracker has no board of that key; on the board "
                 f"run: tvm-qnn device serve --tracker {host}:{port} --key {key}"
             )
-        self._builders = PopenPoolExecutor(os.cpu_count(), TIMEOUT)
-        self._runners = PopenPoolExecutor(boards, 2 * TIMEOUT)
+        self._count = boards
+        self._builders = Pool(TIMEOUT)
+        self._runners = Pool(2 * TIMEOUT, boards)
         self.description = f"{key} over RPC"
 
     def measure(self, modules: Sequence[Any], arguments: Path) -> list[Result]:
-        """See :class:`Device`.
+        """See :class:`Device`; what ran on a board that vanished runs on another one.
 
         Raises:
             TargetError: all boards are gone.
         """
+        given = (str(arguments), ENTRY, *self._address, TIMEOUT)
         with tempfile.TemporaryDirectory(prefix="tvm-qnn-") as folder:
-            found = _build_and_time(
-                self._builders, self._runners, workers.measure_remotely, modules,
-                (self._target, self._linker), (str(arguments), ENTRY, *self._address), folder,
-            )  # fmt: skip
+            built = _build(self._builders, modules, (self._target, self._linker), folder)
+            found = _time(self._runners, workers.measure_remotely, built, given)
+            if any(result.cost is None for result in found) and self._lost():
+                again = [
+                    path if result.cost is None else ("", "measured")
+                    for path, result in zip(built, found, strict=True)
+                ]
+                second = _time(self._runners, workers.measure_remotely, again, given)
+                found = [
+                    new if old.cost is None else old for old, new in zip(found, second, strict=True)
+                ]
+        return found
+
+    def _lost(self) -> bool:
+        """Tell whether boards have gone since the last look."""
         host, port, key = self._address
-        if any(r.cost is None for r in found) and not fleet.boards(host, port).get(key, 0):
+        before, self._count = self._count, fleet.boards(host, port).get(key, 0)
+        if not self._count:
             raise TargetError(
                 f"rpc://{host}:{port}/{key}: the last board is gone; bring one back and go on with "
                 "--resume"
             )
-        return found
+        return self._count < before
 
     def close(self) -> None:
         """See :class:`Device`."""
-        self._builders.shutdown()
-        self._runners.shutdown()
+        self._builders.close()
+        self._runners.close()
 
 
 class Estimate:
@@ -144,47 +154,33 @@ class Estimate:
         if not target.mca_cpu or target.qemu_cpu is None:
             raise TargetError(f"--device estimate: no model of {target.name}; choose a board")
         self._target = target
-        self._pool = PopenPoolExecutor(os.cpu_count(), TIMEOUT)
+        self._pool = Pool(TIMEOUT)
         self.description = f"llvm-mca {' '.join(target.mca_cpu)}, {tools.version()}"
 
     def measure(self, modules: Sequence[Any], arguments: Path) -> list[Result]:
         """See :class:`Device`."""
         jobs = [(module, self._target, str(arguments), ENTRY) for module in modules]
-        return [_result(*found) for found in _run(self._pool, workers.estimate, jobs)]
+        return [_result(*found) for found in self._pool.run(workers.estimate, jobs)]
 
     def close(self) -> None:
         """See :class:`Device`."""
-        self._pool.shutdown()
+        self._pool.close()
 
 
-def _build_and_time(
-    builders: Any, runners: Any, timer: Any, modules: Sequence[Any], made: tuple[Any, ...],
-    given: tuple[Any, ...], folder: str,
-) -> list[Result]:  # fmt: skip
-    """Build candidates in parallel; when all are built, time them."""
+def _build(
+    pool: Pool, modules: Sequence[Any], made: tuple[Any, ...], folder: str
+) -> list[tuple[Any, str]]:
+    """Build candidates in parallel; the path of each, or why it failed."""
     jobs = [(module, *made, f"{folder}/{uuid.uuid4().hex}.so", ENTRY) for module in modules]
-    built = _run(builders, workers.build, jobs)
-    ready = [(path, *given) for path, error in built if not error]
-    timed = iter(_run(runners, timer, ready))
+    return pool.run(workers.build, jobs)
+
+
+def _time(
+    pool: Pool, timer: Any, built: Sequence[tuple[Any, str]], given: tuple[Any, ...]
+) -> list[Result]:
+    """Time what was built."""
+    timed = iter(pool.run(timer, [(path, *given) for path, error in built if not error]))
     return [Result(None, error) if error else _result(*next(timed)) for _, error in built]
-
-
-def _run(pool: Any, work: Any, jobs: Sequence[tuple[Any, ...]]) -> list[tuple[Any, str]]:
-    """Run jobs in worker processes; what each returns, or why it failed."""
-    found = []
-    for done in pool.map_with_error_catching(lambda job: work(*job), jobs):
-        if done.status == StatusKind.COMPLETE:
-            found.append((done.value, ""))
-        elif done.status == StatusKind.TIMEOUT:
-            found.append((None, f"{work.__name__}: not done after {TIMEOUT:.0f} s"))
-        else:
-            found.append((None, f"{work.__name__}: {_last_line(done.value)}"))
-    return found
-
-
-def _last_line(error: Any) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__
 
 
 def _result(cost: Any, error: str) -> Result:

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import itertools
 import platform
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvm import rpc
-
-from tvm_qnn import targets
+from tvm_qnn import fleet, targets
 from tvm_qnn._tvm import tvm
 from tvm_qnn.errors import QnnError
 from tvm_qnn.estimate import blocks, programs
 from tvm_qnn.targets.instructions import required_flags
 from tvm_qnn.targets.link import linker
 from tvm_qnn.targets.record import Target
-from tvm_qnn.tune import fleet
-from tvm_qnn.tune.probe import build_probe, reader
+from tvm_qnn.tuning.pool import Pool
+from tvm_qnn.tuning.probe import build_probe, read_board, reader
 
 Read = Callable[[str], str]
-_FREQUENCY = "/sys/devices/system/cpu/cpu0/cpufreq/"
+_PATIENCE = 40
+"""Seconds that a board may take for one round trip."""
+_VERSION = "/proc/version"
+_PROCESSOR = "/proc/cpuinfo"
+_GOVERNOR = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
 _THROTTLED = "/sys/devices/platform/soc/soc:firmware/get_throttled"
 
 
@@ -44,13 +47,26 @@ class Check:
     fatal: bool = False
 
 
-def check_host(target: Target) -> Iterator[Check]:
-    """Check this machine: versions, tool chain, emulation, clock."""
+def checks(target: Target, device: str) -> Iterator[Check]:
+    """Check all that tuning for ``target`` on ``device`` needs.
+
+    Raises:
+        TargetError: ``device`` is neither ``host`` nor ``estimate`` nor an address of boards.
+    """
+    if device not in ("host", "estimate"):
+        fleet.address(device)
+    yield from _this_machine(target, needs_estimates=device == "estimate")
+    if device.startswith("rpc://"):
+        yield from check_boards(target, device)
+
+
+def _this_machine(target: Target, needs_estimates: bool) -> Iterator[Check]:
+    """Check versions, tool chain, emulation, clock."""
     yield _packages()
     yield _cost_model()
     yield _linker(target)
-    if target.mca_cpu:
-        yield _estimates()
+    if target.mca_cpu or needs_estimates:
+        yield _estimates(target, needs_estimates)
     if targets.reachable(target).startswith("native"):
         yield from _machine(lambda name: _local(name), target)
         yield _round_trip_here(target)
@@ -66,8 +82,11 @@ def check_boards(target: Target, address: str) -> Iterator[Check]:
     host, port, key = fleet.address(address)
     try:
         known = fleet.boards(host, port)
-    except QnnError as error:
-        yield Check("tracker", str(error), f"tvm-qnn device tracker --port {port}", fatal=True)
+    except QnnError:
+        yield Check(
+            "tracker", f"none answers at {host}:{port}", f"tvm-qnn device tracker --port {port}",
+            fatal=True,
+        )  # fmt: skip
         return
     yield Check("tracker", f"{host}:{port}, {sum(known.values())} boards")
     if not known.get(key, 0):
@@ -78,28 +97,38 @@ def check_boards(target: Target, address: str) -> Iterator[Check]:
         )  # fmt: skip
         return
     yield Check("boards", f"{known[key]} of key {key}")
-    try:
-        with tempfile.TemporaryDirectory(prefix="tvm-qnn-") as folder:
-            path = build_probe(target, Path(folder) / "probe.so")
-            session = rpc.connect_tracker(host, port).request(key, session_timeout=30)
-            session.upload(str(path))
-            read = reader(session.load_module(path.name), session.cpu(0))
-            about = read("/proc/version")
-    except Exception as error:  # whatever a foreign machine answers
-        last = str(error).strip().splitlines()[-1:]
+    files, failure = _files_of(target, host, port, key)
+    if failure:
         yield Check(
-            "kernel round trip", f"fails: {' '.join(last)}",
-            f"is the board a {target.arch}, and does its tvm-qnn have the version of this one?",
+            "kernel round trip", f"fails: {failure}",
+            f"is the board free (tvm-qnn device list), is its processor {target.arch}, and is its "
+            "tvm-qnn of the version of this one? else start its tvm-qnn device serve again",
             fatal=True,
         )  # fmt: skip
         return
-    yield Check("kernel round trip", f"works: {about.partition('(')[0].strip() or 'no /proc'}")
-    yield from _machine(read, target)
+    yield Check("kernel round trip", f"works: {_system(files[_VERSION])}")
+    yield from _machine(files.__getitem__, target)
+
+
+def _files_of(target: Target, host: str, port: int, key: str) -> tuple[dict[str, str], str]:
+    """Read what is looked at on a board, or say why that fails; a board may never answer."""
+    pool = Pool(_PATIENCE, 1)
+    try:
+        with tempfile.TemporaryDirectory(prefix="tvm-qnn-") as folder:
+            path = build_probe(target, Path(folder) / "probe.so")
+            names = (_VERSION, _PROCESSOR, _GOVERNOR, _THROTTLED)
+            return pool.run(read_board, [(str(path), host, port, key, names)])[0]
+    finally:
+        pool.close()
+
+
+def _system(version: str) -> str:
+    return version.partition("(")[0].strip() or "no /proc"
 
 
 def _machine(read: Read, target: Target) -> Iterator[Check]:
     """Check the processor of a machine whose files ``read`` reads."""
-    info = read("/proc/cpuinfo")
+    info = read(_PROCESSOR)
     lines = [line.partition(":") for line in info.splitlines()]
     flags = next((set(v.split()) for k, _, v in lines if k.strip() in ("flags", "Features")), None)
     if flags is None:
@@ -113,7 +142,7 @@ def _machine(read: Read, target: Target) -> Iterator[Check]:
             f"it is no {target.name}; choose another --target" if missing else "",
             fatal=bool(missing),
         )
-    governor = read(f"{_FREQUENCY}scaling_governor")
+    governor = read(_GOVERNOR)
     if governor:
         steady = governor == "performance"
         remedy = (
@@ -154,16 +183,22 @@ def _cost_model() -> Check:
 
 def _linker(target: Target) -> Check:
     try:
-        return Check("linker", f"{linker(target).command[0]} for {target.triple}")
+        words = itertools.takewhile(
+            lambda word: word[0] != "-" or word == "-m", linker(target).command
+        )
+        return Check("linker", f"{' '.join(words)} for {target.triple}")
     except QnnError as error:
         return Check("linker", str(error), "pip install 'tvm-qnn[cross]'", fatal=True)
 
 
-def _estimates() -> Check:
+def _estimates(target: Target, needed: bool) -> Check:
+    if not target.mca_cpu:
+        found = f"no model of {target.name}"
+        return Check("--device estimate", found, "choose a board, such as -t rpi4", fatal=True)
     tools, lacking = blocks.Tools.find(), programs.missing()
     if tools is None or lacking is not None:
         found = lacking or "llvm-mca is not installed"
-        return Check("--device estimate", found, "apt-get install qemu-user llvm")
+        return Check("--device estimate", found, "apt-get install qemu-user llvm", fatal=needed)
     return Check("--device estimate", f"qemu-aarch64, llvm-mca of {tools.version()}")
 
 
@@ -172,13 +207,13 @@ def _round_trip_here(target: Target) -> Check:
         try:
             path = build_probe(target, Path(folder) / "probe.so")
             module = tvm.runtime.load_module(str(path))
-            text = reader(module, tvm.cpu())("/proc/version")
+            text = reader(module, tvm.cpu())(_VERSION)
         except Exception as error:  # a tool chain may fail in any way
             last = str(error).strip().splitlines()[-1:]
             return Check(
                 "kernel round trip", f"fails: {' '.join(last)}", "see the linker", fatal=True
             )
-    return Check("kernel round trip", f"works: {text.partition('(')[0].strip() or 'no /proc'}")
+    return Check("kernel round trip", f"works: {_system(text)}")
 
 
 def _local(name: str) -> str:
