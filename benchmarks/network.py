@@ -9,7 +9,8 @@ with the default pipeline. The compile time and the peak memory of the compiler 
 process of their own, as a user meets them.
 
 Our kernels use the records of tuning that come with the package and those of ``--database``, which
-``tvm-qnn tune`` or ``benchmarks.tune_kernels`` has made; ``tuned`` tells how many have a record.
+``tvm-qnn tune`` or ``benchmarks.tune_kernels`` has made, or no records (``--database none``);
+``tuned`` tells how many have one.
 """
 
 from __future__ import annotations
@@ -182,7 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=NAMES)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--database", type=Path, help="records of tuning beside those that ship")
+    parser.add_argument("--database", type=Path, help="records beside those that ship, or none")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     args = parser.parse_args()
     rows = [measure(model, args.rounds, args.database) for model in args.models]

@@ -5,61 +5,65 @@
 
 Names are parts of layers' names, models of the zoo (``zoo:NAME``) or networks of
 ``benchmarks.models``; without any, all layers are tuned: those of ``benchmarks.kernels`` for x86,
-those of ``benchmarks.arm`` for boards. Each kernel is a session of its own, so that short ones get
-as many trials as long ones: for every layer and number of bits one of each family that may be the
-fastest. The database keeps them all. ``--resume`` goes on after an interruption.
+those of ``benchmarks.arm`` for boards. Each layer is a session of its own, so that short ones get
+as many trials as long ones; the families that may be the fastest for it share them, and the
+database keeps the kernels of all. Networks get N for each kernel. ``--resume`` goes on after an
+interruption.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import tvm_qnn.tune
 from benchmarks.arm.works import describe, works
 from benchmarks.cases import BITS, CASES, host_target, methods, work_of
 from benchmarks.models import SHAPES
 from tvm_qnn import targets
+from tvm_qnn.compiler import read
 from tvm_qnn.schedules import family
+from tvm_qnn.schedules.database import load
 from tvm_qnn.targets.record import Target
-from tvm_qnn.tune.device import open_device
-from tvm_qnn.tune.session import Session
-from tvm_qnn.tune.task import Task
+from tvm_qnn.tuning import Tuning, tasks_of, tune
+from tvm_qnn.tuning.device import open_device
+from tvm_qnn.tuning.session import Session
+from tvm_qnn.tuning.stop import deferred_interrupts
+from tvm_qnn.tuning.task import Task
 
 
-def layers(target: Target) -> Iterator[tuple[str, str, Task]]:
-    """Yield the benchmarked layers: name, bits and a task, for each family that may win."""
-    if target.arch == "aarch64":
-        yield from _board_layers(target)
-        return
-    for case in CASES:
-        for bits in case.variants:
-            for method in methods(work_of(case, bits, "dot"), target):
-                made = work_of(case, bits, method)
-                yield case.name, bits, Task(made, family(method), target, (case.name,))
-
-
-def _board_layers(target: Target) -> Iterator[tuple[str, str, Task]]:
-    seen = set()
+def layers(target: Target) -> dict[tuple[str, str], list[Task]]:
+    """Return the benchmarked layers by name and bits: a task for each family that may win."""
+    found: dict[tuple[str, str], list[Task]] = {}
+    if target.arch != "aarch64":
+        for case in CASES:
+            for bits in case.variants:
+                for method in methods(work_of(case, bits, "dot"), target):
+                    task = Task(work_of(case, bits, method), family(method), target, (case.name,))
+                    found.setdefault((case.name, bits), []).append(task)
+        return found
     for listed, work in works():
         # Bit planes are what bit-serial kernels read; others get codes.
         codes = replace(work, x_planes=False, epilogue=replace(work.epilogue, pack=False))
+        name = (describe(codes), f"w{work.w.bits}a{work.x.bits}")
+        tasks = found.setdefault(name, [])
         for method in dict.fromkeys([listed, *methods(codes, target)]):
             made = work if method == "bitserial" else codes
-            if (made, method) not in seen:
-                seen.add((made, method))
-                name = describe(made)
-                yield (
-                    name,
-                    f"w{work.w.bits}a{work.x.bits}",
-                    Task(made, family(method), target, (name,)),
-                )
+            task = Task(made, family(method), target, (describe(codes),))
+            if task not in tasks:
+                tasks.append(task)
+    return found
 
 
-def show(name: str, tunings: Sequence[tvm_qnn.tune.Tuning]) -> None:
+def tried(tasks: Sequence[Task], folder: Path) -> int:
+    """Return how many schedules of some kernels a database knows to have been tried."""
+    known = {record.key[:-1]: record.trials for record in load(folder)} if folder.is_dir() else {}
+    return sum(known.get(task.key, 0) for task in tasks)
+
+
+def show(name: str, tunings: Sequence[Tuning]) -> None:
     """Print what a session found."""
     for tuning in tunings:
         best = "failed" if tuning.best is None else f"{tuning.best:.4g}"
@@ -77,7 +81,12 @@ def main() -> None:
     parser.add_argument("--database", type=Path, required=True)
     parser.add_argument("--target", choices=targets.names(), help="default: this machine")
     parser.add_argument("--device", default="host", help="host, estimate or rpc://HOST:PORT/KEY")
-    parser.add_argument("--trials", type=int, default=64, help="schedules of each kernel")
+    parser.add_argument(
+        "--trials",
+        type=int,
+        default=64,
+        help="schedules of each layer, of each kernel of a network",
+    )
     parser.add_argument("--bits", nargs="*", choices=list(BITS), help="of layers; default: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
@@ -86,15 +95,17 @@ def main() -> None:
     models = [name for name in args.names if name in SHAPES or name.startswith("zoo:")]
     parts = [name for name in args.names if name not in models]
     resume = args.resume
-    with open_device(args.device, target) as device:
-        for name, bits, task in layers(target) if parts or not models else ():
+    with deferred_interrupts() as check, open_device(args.device, target) as device:
+        for (name, bits), tasks in layers(target).items() if parts or not models else ():
             if parts and not any(part in name for part in parts):
                 continue
             if args.bits and bits not in args.bits:
                 continue
+            if args.resume and tried(tasks, args.database) >= args.trials:
+                continue
             session = Session(
-                [task], device, args.database, trials=args.trials, seed=args.seed, resume=resume,
-                report=lambda tunings, done, total: None,
+                tasks, device, args.database, trials=args.trials, seed=args.seed, resume=resume,
+                report=lambda tunings, done, total: None, check=check,
             )  # fmt: skip
             session.run()
             resume = True
@@ -104,8 +115,8 @@ def main() -> None:
         if name in SHAPES:
             graph = SHAPES[name][0]()
             model = graph.model(graph.out)
-        kernels = len(tvm_qnn.tune.tasks_of(tvm_qnn.compiler.read(model), target))
-        outcome = tvm_qnn.tune.tune(
+        kernels = len(tasks_of(read(model), target))
+        outcome = tune(
             model, target, args.database, device=args.device, trials=args.trials * kernels,
             seed=args.seed, resume=resume,
         )  # fmt: skip

@@ -159,7 +159,11 @@ class Session:
 
     def _settle(self, tuning: Tuning) -> None:
         """Measure the default and the best schedule once more, in turns, and keep the gain."""
-        if tuning.best is None or tuning.trace is None:
+        if tuning.best is None:
+            return
+        if tuning.trace is None:
+            # The record of a default schedule tells how many others were tried in vain.
+            self._keep(tuning)
             return
         task = tuning.task
         pair = [task.module(), task.module(tuning.trace)]
