@@ -63,7 +63,7 @@ class Worker:
 def main():
     """Answer until standard input ends."""
     worker = Worker()
-    print(json.dumps({"version": openvino.__version__}), flush=True)
+    print(json.dumps({"version": openvino.__version__.split("-")[0]}), flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         answer = getattr(worker, request.pop("do"))(**request)
