@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.kernels import CASES, Case, compare, host_target, machine, our_runner
+from benchmarks.cases import CASES, Case, host_target
+from benchmarks.kernels import compare, machine, our_runner
 from tvm_qnn._tvm import tvm
 from tvm_qnn.estimate import blocks
 from tvm_qnn.estimate.kernels import estimate

@@ -1,6 +1,7 @@
 """Time the kernels of this machine against ONNX Runtime's int8 kernels, one thread each.
 
-    python -m benchmarks.kernels [--quick] [--only NAME ...] [--json FILE]
+    python -m benchmarks.kernels [--quick] [--only NAME ...] [--database DIR]
+        [--openvino PATH] [--json FILE]
 
 Both sides run in turns, so that a change of clock or load meets both. The peer takes uint8
 activations and int8 weights and returns uint8, as one QLinearConv in channels-last layout (its
@@ -8,6 +9,11 @@ fastest form, which it reaches inside of a network without transposing); our ker
 bit planes as their name says and include padding, packing and requantization. Ratios are peer time
 over our time: above 1 we are faster. ``ratio`` is the median over the rounds, ``quiet`` the ratio
 of the 10th percentiles, which other programs on the machine disturb less.
+
+With ``--database`` the kernels are the fastest that ``benchmarks.tune_kernels`` found: of which
+family, and whether its schedule is the default one all the same, is told for each. ``--openvino``
+is the Python of an environment with OpenVINO (:mod:`benchmarks.openvino_peer`), which then takes
+its turns, too; ``openvino_ratio`` is its median time over ours, in the faster of two forms.
 """
 
 from __future__ import annotations
@@ -17,7 +23,6 @@ import json
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +31,15 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from tvm_qnn import spec, targets
+from benchmarks.cases import CASES, Case, choose, host_target
+from benchmarks.openvino_peer import OpenVino
+from tvm_qnn import spec
 from tvm_qnn._tvm import tvm
-from tvm_qnn.ops.workload import ConvWork, Epilogue
+from tvm_qnn.ops.workload import ConvWork
 from tvm_qnn.schedules import family
+from tvm_qnn.schedules.database import UNTUNED, Database, load
 from tvm_qnn.schedules.epilogue import output_type, parameter_types
 from tvm_qnn.schedules.tiled import input_type
-from tvm_qnn.spec import Codes
 from tvm_qnn.targets.record import Target
 from tvm_qnn.targets.x86 import AVX2, AVX512_VNNI
 
@@ -40,65 +47,13 @@ SLICE = 0.003
 """Seconds of one turn, short enough to fall between interruptions."""
 
 
-@dataclass(frozen=True)
-class Case:
-    """A layer, and the kernels to time for it."""
-
-    name: str
-    height: int
-    width: int
-    in_channels: int
-    out_channels: int
-    kernel: int = 3
-    strides: int = 1
-    groups: int = 1
-    variants: tuple[str, ...] = ("w1a1", "w2a2", "w8a8")
-
-
-CASES = (
-    Case("conv3x3/2 3-32ch 224x224", 224, 224, 3, 32, strides=2, variants=("w8a8",)),
-    Case("conv3x3 64ch 56x56", 56, 56, 64, 64),
-    Case("conv3x3 128ch 28x28", 28, 28, 128, 128),
-    Case("conv3x3 256ch 14x14", 14, 14, 256, 256),
-    Case("conv3x3 512ch 7x7", 7, 7, 512, 512),
-    Case("conv3x3/2 64-128ch 56x56", 56, 56, 64, 128, strides=2),
-    Case("conv1x1 256-64ch 56x56", 56, 56, 256, 64, kernel=1),
-    Case("conv1x1 128-256ch 28x28", 28, 28, 128, 256, kernel=1),
-    Case("conv1x1 512ch 14x14", 14, 14, 512, 512, kernel=1),
-    Case("dense 1024-1024", 1, 1, 1024, 1024, kernel=1),
-    Case("dense 64x 1024-1024", 1, 64, 1024, 1024, kernel=1),
-    Case("depthwise3x3 64ch 112x112", 112, 112, 64, 64, groups=64, variants=("w8a8",)),
-    Case("depthwise3x3 256ch 28x28", 28, 28, 256, 256, groups=256, variants=("w8a8",)),
-    Case("depthwise3x3 512ch 14x14", 14, 14, 512, 512, groups=512, variants=("w8a8",)),
-)
-
-BITS = {
-    "w1a1": (Codes(-1, 1, 2), Codes(0, 1), "bitserial"),
-    "w1a2": (Codes(-1, 1, 2), Codes(0, 3), "bitserial"),
-    "w2a2": (Codes(-2, 1), Codes(0, 3), "bitserial"),
-    "w8a8": (Codes(-127, 127), Codes(0, 255), "dot"),
-}
-
-
-def work_of(case: Case, variant: str) -> tuple[ConvWork, str]:
-    """The work of a case in some bits, and the family that computes it."""
-    w, x, method = BITS[variant]
-    low_bit = method == "bitserial"
-    pad = case.kernel // 2
-    work = ConvWork(
-        1, case.height, case.width, case.in_channels, case.out_channels,
-        (case.kernel, case.kernel), x, w, (case.strides, case.strides), (pad, pad, pad, pad),
-        groups=case.groups, x_planes=low_bit,
-        epilogue=Epilogue("requantize", x, pack=low_bit),
-    )  # fmt: skip
-    return work, method
-
-
-def our_runner(work: ConvWork, method: str, target: Target) -> Callable[[int], float]:
-    """Compile a kernel; the runner returns seconds a call."""
+def our_runner(
+    work: ConvWork, method: str, target: Target, trace: Any = None
+) -> Callable[[int], float]:
+    """Compile a kernel, by tuned decisions or by default; the runner returns seconds a call."""
     rng = np.random.default_rng(0)
     weights = work.w.from_index(rng.integers(0, work.w.count, work.weight_shape))
-    kernel = family(method).build(work, target, weights)
+    kernel = family(method).build(work, target, weights, trace)
     module = tvm.compile(
         tvm.IRModule({kernel.name: kernel.func, "prepare": kernel.prepare}), target.tvm()
     )
@@ -192,23 +147,37 @@ def summary(times: list[float]) -> dict[str, float]:
     return {"median_us": float(p50), "p10_us": float(p10), "p90_us": float(p90)}
 
 
-def measure(case: Case, target: Target, rounds: int) -> dict[str, Any]:
+def measure(
+    case: Case, target: Target, rounds: int, tuned: Database, openvino: OpenVino | None
+) -> dict[str, Any]:
     """Time one case; all figures of it."""
-    runners = {"onnxruntime": peer_runner(case)}
-    works = {variant: work_of(case, variant) for variant in case.variants}
-    for variant, (work, method) in works.items():
-        runners[variant] = our_runner(work, method, target)
+    others = openvino.runners(case) if openvino is not None else {}
+    runners = {"onnxruntime": peer_runner(case), **others}
+    kernels = {variant: choose(case, variant, target, tuned) for variant in case.variants}
+    for variant, kernel in kernels.items():
+        trace = None if kernel.record is None else kernel.record.trace
+        runners[variant] = our_runner(kernel.work, kernel.family, target, trace)
     times = compare(runners, rounds)
-    macs = works[case.variants[0]][0].macs
+    macs = kernels[case.variants[0]].work.macs
     found: dict[str, Any] = {"case": case.name, "macs": macs}
+    if others:
+        form = min(others, key=lambda name: np.median(times[name]))
+        found["openvino"] = {"form": form}
+        times = {"openvino": times[form], **{n: t for n, t in times.items() if n not in others}}
     for name, seconds in times.items():
-        found[name] = summary(seconds)
+        found.setdefault(name, {}).update(summary(seconds))
         found[name]["gmacs_per_s"] = macs / found[name]["median_us"] / 1e3
-        if name != "onnxruntime":
-            ratios = np.asarray(times["onnxruntime"]) / np.asarray(seconds)
-            found[name]["ratio"] = float(np.median(ratios))
-            found[name]["quiet"] = found["onnxruntime"]["p10_us"] / found[name]["p10_us"]
-            found[name]["kernel"] = works[name][0].name(works[name][1])
+    for name, kernel in kernels.items():
+        ratios = np.asarray(times["onnxruntime"]) / np.asarray(times[name])
+        found[name]["ratio"] = float(np.median(ratios))
+        found[name]["quiet"] = found["onnxruntime"]["p10_us"] / found[name]["p10_us"]
+        if others:
+            ratios = np.asarray(times["openvino"]) / np.asarray(times[name])
+            found[name]["openvino_ratio"] = float(np.median(ratios))
+        found[name]["kernel"] = kernel.name
+        found[name]["schedule"] = kernel.schedule
+        if kernel.record is not None:
+            found[name]["gain"] = kernel.record.gain
     return found
 
 
@@ -228,38 +197,44 @@ def machine() -> dict[str, str]:
     }
 
 
-def host_target() -> Target:
-    """The fastest x86 target that this machine runs."""
-    return AVX512_VNNI if AVX512_VNNI.features <= targets.host().features else AVX2
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="7 rounds instead of 40")
     parser.add_argument("--only", nargs="*", help="cases whose names contain one of these")
     parser.add_argument("--target", choices=[AVX2.name, AVX512_VNNI.name], default=None)
+    parser.add_argument("--database", type=Path, help="records of tuning; default: untuned")
+    parser.add_argument("--openvino", type=Path, help="Python of an environment with OpenVINO")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     args = parser.parse_args()
     target = {t.name: t for t in (AVX2, AVX512_VNNI)}.get(args.target or "", host_target())
+    tuned = UNTUNED if args.database is None else load(args.database)
+    openvino = None if args.openvino is None else OpenVino(args.openvino)
     rows = []
     print(
         f"{'layer':26} {'kernel':24} {'us':>9} {'p10':>9} {'p90':>9} {'GMAC/s':>8} {'ratio':>6} "
-        f"{'quiet':>6}"
+        f"{'quiet':>6}  schedule"
     )
     for case in CASES:
         if args.only and not any(part in case.name for part in args.only):
             continue
-        row = measure(case, target, 7 if args.quick else 40)
+        row = measure(case, target, 7 if args.quick else 40, tuned, openvino)
         rows.append(row)
-        for name in ("onnxruntime", *case.variants):
+        for name in ("onnxruntime", *(["openvino"] if openvino else []), *case.variants):
             f = row[name]
-            ratio = f"{f['ratio']:6.2f} {f['quiet']:6.2f}" if "ratio" in f else ""
+            ratio = f"{f['ratio']:6.2f} {f['quiet']:6.2f}  {f['schedule']}" if "ratio" in f else ""
+            if "openvino_ratio" in f:
+                ratio += f", {f['openvino_ratio']:.2f} of OpenVINO"
             print(
                 f"{case.name:26} {f.get('kernel', name):24} {f['median_us']:9.1f} "
                 f"{f['p10_us']:9.1f} {f['p90_us']:9.1f} {f['gmacs_per_s']:8.1f} {ratio}"
             )
+    if openvino is not None:
+        openvino.close()
     if args.json:
-        facts = {"machine": machine(), "target": target.name, "cases": rows}
+        facts: dict[str, Any] = {"machine": machine(), "target": target.name, "cases": rows}
+        facts["records"] = len(tuned)
+        if openvino is not None:
+            facts["openvino"] = openvino.version
         args.json.write_text(json.dumps(facts, indent=1) + "\n")
 
 

@@ -30,7 +30,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 import tvm_qnn
-from benchmarks.kernels import host_target, machine, summary
+from benchmarks.cases import host_target
+from benchmarks.kernels import machine, summary
 from benchmarks.memory_cases import codes, one
 from benchmarks.network import in_turns, ours, peer
 from tvm_qnn import spec

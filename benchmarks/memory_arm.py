@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from benchmarks.arm.__main__ import BOARDS
+from benchmarks.arm.works import BOARDS
 from benchmarks.memory import (
     ANSWERS,
     NETWORKS,

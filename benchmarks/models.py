@@ -22,9 +22,18 @@ def _weights(g: Graph, shape: Sequence[int], largest: int) -> str:
     return g.weights(shape, -largest, largest, _scale(shape, largest))
 
 
-def resnet18(bits: int) -> Graph:
-    """ResNet-18 for 224x224 images: 8-bit, or 2-bit (ternary weights, 4 states) inside."""
-    g = Graph([1, 3, 224, 224])
+def _resnet(bits: int, size: int, stem: int, widths: Sequence[int], deep: int, out: int) -> Graph:
+    """Residual network: 8-bit, or 2-bit (ternary weights, 4 states) behind the first layer.
+
+    Args:
+        bits: 8 or 2.
+        size: of the images; those of 224 pixels are shrunk by a quarter at once.
+        stem: side of the first kernel.
+        widths: channels of each group; all but the first halve the image.
+        deep: blocks of two convolutions in each group.
+        out: classes.
+    """
+    g = Graph([1, 3, size, size])
     largest = 127 if bits == 8 else 1
 
     def act(x: str) -> str:
@@ -36,22 +45,34 @@ def resnet18(bits: int) -> Graph:
         return g.conv(x, weights, g.bias(out), pads=pads, strides=[stride, stride])
 
     x = g.quantize("x", 0.03125, 128)
-    stem = _weights(g, [64, 3, 7, 7], 127)
-    x = act(g.node("Relu", [g.conv(x, stem, g.bias(64), strides=[2, 2], pads=[3] * 4)]))
-    x = g.node("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
-    channels = 64
-    for out in (64, 128, 256, 512):
-        for block in range(2):
-            stride = 2 if out > 64 and block == 0 else 1
-            y = act(g.node("Relu", [conv(x, out, channels, 3, stride)]))
-            y = act(conv(y, out, out, 3, 1))
-            shortcut = x if stride == 1 else act(conv(x, out, channels, 1, stride))
+    channels = widths[0]
+    first = _weights(g, [channels, 3, stem, stem], 127)
+    strides, pads = [2 if size == 224 else 1] * 2, [stem // 2] * 4
+    x = act(g.node("Relu", [g.conv(x, first, g.bias(channels), strides=strides, pads=pads)]))
+    if size == 224:
+        x = g.node("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+    for width in widths:
+        for block in range(deep):
+            stride = 2 if width > widths[0] and block == 0 else 1
+            y = act(g.node("Relu", [conv(x, width, channels, 3, stride)]))
+            y = act(conv(y, width, width, 3, 1))
+            shortcut = x if stride == 1 else act(conv(x, width, channels, 1, stride))
             x = act(g.node("Relu", [g.node("Add", [y, shortcut])]))
-            channels = out
+            channels = width
     x = g.node("Flatten", [g.node("GlobalAveragePool", [x])])
     x = g.quantize(x, 0.0625)
-    g.out = g.node("Gemm", [x, _weights(g, [1000, 512], largest), g.bias(1000)], transB=1)
+    g.out = g.node("Gemm", [x, _weights(g, [out, channels], largest), g.bias(out)], transB=1)
     return g
+
+
+def resnet18(bits: int) -> Graph:
+    """ResNet-18 for 224x224 images of 1000 classes."""
+    return _resnet(bits, 224, 7, (64, 128, 256, 512), 2, 1000)
+
+
+def resnet20(bits: int) -> Graph:
+    """ResNet-20 for 32x32 images of 10 classes; its shortcuts are convolutions, too."""
+    return _resnet(bits, 32, 3, (16, 32, 64), 3, 10)
 
 
 def mobilenet_v2() -> Graph:
@@ -90,6 +111,7 @@ def mobilenet_v2() -> Graph:
 SHAPES: dict[str, tuple[Callable[[], Graph], Callable[[], Graph]]] = {
     "resnet18-w8a8": (lambda: resnet18(8), lambda: resnet18(8)),
     "resnet18-w2a2": (lambda: resnet18(2), lambda: resnet18(8)),
+    "resnet20-w2a2": (lambda: resnet20(2), lambda: resnet20(8)),
     "mobilenetv2-w8a8": (mobilenet_v2, mobilenet_v2),
 }
 """Networks by name, and what the peer runs: the same shapes in 8 bits, which it has kernels for."""

@@ -1,12 +1,16 @@
 """Time whole networks: ours, ONNX Runtime and plain TVM float, turn about, one thread.
 
-    python -m benchmarks.network [MODEL ...] [--rounds N] [--json FILE]
+    python -m benchmarks.network [MODEL ...] [--rounds N] [--database DIR] [--json FILE]
 
 All three run the same network on the same input. ONNX Runtime has all optimizations, so a
 quantized file runs on its int8 kernels; networks of random weights below 8 bits are compared with
 the same shapes in 8 bits, since it has no kernels for less. Plain TVM runs the same graph in float
 with the default pipeline. The compile time and the peak memory of the compiler are measured in a
 process of their own, as a user meets them.
+
+Our kernels use the records of tuning that come with the package and those of ``--database``, which
+``tvm-qnn tune`` or ``benchmarks.tune_kernels`` has made, or no records (``--database none``);
+``tuned`` tells how many have one.
 """
 
 from __future__ import annotations
@@ -145,10 +149,11 @@ def check(case: Case, artifact: Artifact) -> None:
     assert (got == expected).all(), f"{case.name}: {(got != expected).sum()} outputs differ"
 
 
-def measure(name: str, rounds: int) -> dict[str, Any]:
+def measure(name: str, rounds: int, database: Path | None) -> dict[str, Any]:
     """Return all figures of one network."""
     case = case_of(name)
-    integer, plain = tvm_qnn.compile(case.model), tvm_qnn.compile(case.model, lowering="float")
+    integer = tvm_qnn.compile(case.model, database=database)
+    plain = tvm_qnn.compile(case.model, lowering="float")
     if case.source is None:
         check(case, integer)
     runners = {
@@ -162,6 +167,8 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
         ratios = np.asarray(times[other]) / np.asarray(times["tvm-qnn"])
         p10, p50, p90 = (float(v) for v in np.percentile(ratios, [10, 50, 90]))
         row[other]["ratio"] = {"median": p50, "p10": p10, "p90": p90}
+    kernels = [r for r in integer.inspection.rows if r.macs and r.kernel != "float"]
+    row["tuned"] = {"kernels": sum(r.gain > 0 for r in kernels), "of": len(kernels)}
     row["macs"] = integer.inspection.macs
     row["weight_bytes"] = integer.inspection.weight_bytes
     row["float_weight_bytes"] = integer.inspection.float_weight_bytes
@@ -176,11 +183,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=NAMES)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--database", type=Path, help="records beside those that ship, or none")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     args = parser.parse_args()
-    rows = [measure(model, args.rounds) for model in args.models]
+    rows = [measure(model, args.rounds, args.database) for model in args.models]
     for row in rows:
-        print(row["model"])
+        print(f"{row['model']}, {row['tuned']['kernels']} of {row['tuned']['of']} kernels tuned")
         for name in ("tvm-qnn", "onnxruntime", "tvm float"):
             figures = row[name]
             ratio = figures.get("ratio")

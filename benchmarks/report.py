@@ -8,12 +8,19 @@ Reads benchmarks/results/, benchmarks/arm/results.json and the record of the mod
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
-from benchmarks import codebook_report, maqd_report, memory_report, mqnn_report, qmann_report
+from benchmarks import (
+    codebook_report,
+    maqd_report,
+    memory_report,
+    mqnn_report,
+    qmann_report,
+    tuned_report,
+)
 from benchmarks.markdown import table
+from benchmarks.tuned_report import geometric_means, machine, spread
 from tvm_qnn import targets, zoo
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,11 +37,6 @@ def load(name: str) -> dict[str, Any]:
     """Read a result file."""
     found: dict[str, Any] = json.loads((RESULTS / name).read_text())
     return found
-
-
-def spread(ratio: dict[str, float]) -> str:
-    """Write a ratio with its 10th and 90th percentile."""
-    return f"{ratio['median']:.3g} ({ratio['p10']:.3g} to {ratio['p90']:.3g})"
 
 
 def networks(facts: dict[str, Any]) -> str:
@@ -81,19 +83,6 @@ def kernels(facts: dict[str, Any]) -> str:
     return table(["layer", "bits", "kernel", "GMAC/s", "faster than ONNX Runtime int8"], rows)
 
 
-def geometric_means(facts: dict[str, Any]) -> str:
-    """Write the mean ratios over the four 3x3 convolutions of ResNet-18."""
-    shapes = ("conv3x3 64ch", "conv3x3 128ch", "conv3x3 256ch", "conv3x3 512ch")
-    cases = [case for case in facts["cases"] if case["case"].startswith(shapes)]
-    rows = []
-    for bits in ("w1a1", "w2a2", "w8a8"):
-        ratios = [case[bits]["ratio"] for case in cases]
-        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-        rows.append([bits.upper(), f"{mean:.2f}", f"{min(ratios):.2f} to {max(ratios):.2f}"])
-    headings = ["bits", "faster than ONNX Runtime int8, geometric mean", "over the four shapes"]
-    return table(headings, rows)
-
-
 def arm(facts: dict[str, Any]) -> str:
     """Write the table of estimated cycles, beside the best inner loop of the same model."""
     rows = []
@@ -130,11 +119,6 @@ def methods(memory: dict[str, Any], codebook: dict[str, Any]) -> str:
         f"{min(taps):.1f} to {max(taps):.1f} times fewer cycles than 8-bit ones on a Pi 4 "
         "(estimated)."
     )
-
-
-def machine(facts: dict[str, Any]) -> str:
-    """Write what the figures depend on in one line."""
-    return ", ".join(f"{name} {value}" for name, value in facts["machine"].items())
 
 
 def document(network: dict[str, Any], kernel: dict[str, Any], boards: dict[str, Any]) -> str:
@@ -201,7 +185,7 @@ Untuned. The peer takes 8-bit activations and weights in its fastest layout what
 since it has no kernels below 8 bits.
 
 {kernels(kernel)}
-
+{tuned_report.sections()}
 ## Kernels on Raspberry Pi, estimated
 
 `python -m benchmarks.arm`
@@ -212,7 +196,7 @@ the same run. Bit-serial kernels are compared with the best loop of AND, popcoun
 with the best loop of 8-bit products, both in the same model (the rates of the target).
 
 {arm(boards)}
-"""
+{tuned_report.board_section()}"""
 
 
 def main() -> None:
@@ -227,10 +211,11 @@ def main() -> None:
         [
             networks(network),
             PEER,
-            "The four 3x3 convolutions of ResNet-18, one kernel at a time:",
+            "The four 3x3 convolutions of ResNet-18, one kernel at a time, untuned:",
             geometric_means(kernel),
+            *tuned_report.headline(),
             methods(load("memory.json"), load("codebook.json")),
-            f"One thread, untuned; {machine(network)}.",
+            f"One thread, networks {tuned_report.state(network)}; {machine(network)}.",
         ]
     )
     text = f"{BEGIN}\n{text}\n{END}"

@@ -5,6 +5,7 @@ import numpy as np
 from tvm_qnn._tvm import tirx, tvm
 from tvm_qnn.schedules import ir
 from tvm_qnn.tuning import workers
+from tvm_qnn.tuning.device import Job
 from tvm_qnn.tuning.task import ENTRY
 
 
@@ -28,9 +29,9 @@ CRASHING = candidate(("abort",))
 HANGING = candidate(("sleep", 3600))
 
 
-def stored_arguments(folder):
-    """File of arguments for which ``GOOD`` is right."""
+def jobs_of(modules, folder):
+    """Jobs with arguments for which ``GOOD`` is right."""
     x = np.arange(4, dtype=np.int32)
     path = folder / "arguments.npz"
     workers.save_arguments(path, (x, np.zeros(4, np.int32)), x + 7)
-    return path
+    return [Job(module, path) for module in modules]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.tune.candidates import CRASHING, GOOD, HANGING, WRONG, stored_arguments
+from tests.tune.candidates import CRASHING, GOOD, HANGING, WRONG, jobs_of
 from tvm_qnn import targets
 from tvm_qnn.errors import TargetError
 from tvm_qnn.tuning import device as devices
@@ -10,10 +10,10 @@ from tvm_qnn.tuning.device import open_device
 
 
 def test_failures_on_this_machine_are_explained(tmp_path, monkeypatch):
-    monkeypatch.setattr(devices, "TIMEOUT", 8.0)
+    monkeypatch.setattr(devices, "TIMEOUT", 5.0)
     with open_device("host", targets.get("host")) as host:
         results = host.measure(
-            [GOOD, WRONG, CRASHING, GOOD, HANGING, GOOD], stored_arguments(tmp_path)
+            jobs_of([GOOD, WRONG, CRASHING, GOOD, HANGING, GOOD], tmp_path), rounds=2
         )
     assert [result.cost is not None for result in results] == [
         True, False, False, True, False, True,
@@ -22,7 +22,7 @@ def test_failures_on_this_machine_are_explained(tmp_path, monkeypatch):
     assert errors[0] == ""
     assert "4 of 4 results differ" in errors[1]
     assert "crashed" in errors[2]
-    assert "measure: not done after 8 s" in errors[4]
+    assert "measure: not done after 5 s" in errors[4]
     assert all(result.cost > 0 for result in results if result.cost is not None)
 
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tests.tune.candidates import CRASHING, GOOD, HANGING, WRONG, stored_arguments
+from tests.tune.candidates import CRASHING, GOOD, HANGING, WRONG, jobs_of
 from tests.tune.servers import HOST, boards_of, free_port, wait_for
 from tvm_qnn import targets
 from tvm_qnn.errors import TargetError
@@ -71,9 +71,9 @@ def test_board_outlives_kernels_that_crash_or_hang(boards, tmp_path, monkeypatch
     monkeypatch.setattr(devices, "TIMEOUT", 5.0)
     with open_device(f"rpc://{HOST}:{boards[0]}/{KEY}", targets.get("host")) as device:
         modules = [GOOD, CRASHING, WRONG, GOOD, CRASHING, HANGING, GOOD]
-        results = device.measure(modules, stored_arguments(tmp_path))
+        results = device.measure(jobs_of(modules, tmp_path))
         wait_for(lambda: boards_of(boards[0], KEY) == 2)
-        again = device.measure([GOOD, GOOD], stored_arguments(tmp_path))
+        again = device.measure(jobs_of([GOOD, GOOD], tmp_path), rounds=2)
     right = [module is GOOD for module in modules]
     assert [result.cost is not None for result in results] == right, results
     assert all(result.cost for result in again), again

@@ -46,7 +46,10 @@ def tune_model(
             )  # fmt: skip
         except KeyboardInterrupt:
             live.stop()
-            console.print(f"stopped; {database} holds what was found, --resume goes on from there")
+            console.print(
+                f"stopped; {database} holds what was found, --resume goes on from there",
+                soft_wrap=True, highlight=False, markup=False,
+            )  # fmt: skip
             raise
     shown = outcome.tunings
     for tuning in shown:
@@ -55,7 +58,10 @@ def tune_model(
                 f"{tuning.task.name}: {times} of {tuning.trials} schedules failed: {reason}",
                 style="yellow", markup=False, highlight=False,
             )  # fmt: skip
-    console.print(f"\nuse it: tvm-qnn compile {model} -t {target} --database {database} -o DIR")
+    console.print(
+        f"\nuse it: tvm-qnn compile {model} -t {target} --database {database} -o DIR",
+        soft_wrap=True, highlight=False, markup=False,
+    )  # fmt: skip
 
 
 def _table(tunings: Sequence[Any], device: str) -> Table:

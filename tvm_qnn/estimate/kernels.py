@@ -20,6 +20,21 @@ from tvm_qnn.targets.record import Target
 
 
 @dataclass(frozen=True)
+class Block:
+    """A block of instructions that ran.
+
+    Attributes:
+        lines: assembly.
+        cycles: of one execution, by model.
+        count: how often it ran.
+    """
+
+    lines: tuple[str, ...]
+    cycles: float
+    count: int
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What one run of a kernel costs on one core, by model.
 
@@ -27,11 +42,13 @@ class Estimate:
         cycles: sum over executed blocks of ``count * llvm-mca cycles``.
         instructions: executed instructions.
         output: what the kernel computed.
+        blocks: that were executed, those that took most cycles first.
     """
 
     cycles: float
     instructions: int
     output: NDArray[Any]
+    blocks: tuple[Block, ...]
 
 
 def calls_of(kernel: Kernel, inputs: Inputs, prepare: str, func: str) -> list[programs.Call]:
@@ -98,9 +115,14 @@ def estimate_call(
         counted, results = count(program, names, calls, target.qemu_cpu, code.flags)
     listing = [[code.lines[start + 4 * i] for i in range(size)] for start, size in counted]
     costs = blocks.block_cycles(tools, listing, target.mca_cpu)
-    cycles = sum(cost * n for cost, n in zip(costs, counted.values(), strict=True))
-    instructions = sum(size * n for (_, size), n in counted.items())
-    return Estimate(cycles, instructions, results[-1])
+    ran = [
+        Block(tuple(lines), cost, count)
+        for lines, cost, count in zip(listing, costs, counted.values(), strict=True)
+    ]
+    ran.sort(key=lambda block: -block.cycles * block.count)
+    cycles = sum(block.cycles * block.count for block in ran)
+    instructions = sum(len(block.lines) * block.count for block in ran)
+    return Estimate(cycles, instructions, results[-1], tuple(ran))
 
 
 def count(

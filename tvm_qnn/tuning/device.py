@@ -25,6 +25,19 @@ TIMEOUT = 30.0
 
 
 @dataclass(frozen=True)
+class Job:
+    """A candidate to measure.
+
+    Attributes:
+        module: with a function :data:`ENTRY`.
+        arguments: file of :func:`workers.save_arguments`.
+    """
+
+    module: Any
+    arguments: Path
+
+
+@dataclass(frozen=True)
 class Result:
     """What became of a candidate.
 
@@ -48,12 +61,13 @@ class Device(Protocol):
     unit: Unit
     description: str
 
-    def measure(self, modules: Sequence[Any], arguments: Path) -> list[Result]:
-        """Build, run, check and time candidates of one task.
+    def measure(self, jobs: Sequence[Job], rounds: int = 1) -> list[Result]:
+        """Build, run, check and time candidates.
 
         Args:
-            modules: the candidates, each with a function :data:`ENTRY`.
-            arguments: file of :func:`workers.save_arguments`.
+            jobs: the candidates.
+            rounds: how often each is timed, in turns; the fastest counts, since what else runs on a
+                machine only ever adds.
         """
 
     def close(self) -> None:
@@ -71,11 +85,11 @@ class Host:
         self._runner = Pool(TIMEOUT, 1)
         self.description = targets.processor()
 
-    def measure(self, modules: Sequence[Any], arguments: Path) -> list[Result]:
+    def measure(self, jobs: Sequence[Job], rounds: int = 1) -> list[Result]:
         """See :class:`Device`."""
         with tempfile.TemporaryDirectory(prefix="tvm-qnn-") as folder:
-            built = _build(self._builders, modules, (self._target, self._linker), folder)
-            return _time(self._runner, workers.measure, built, (str(arguments), ENTRY))
+            built = _build(self._builders, jobs, (self._target, self._linker), folder)
+            return _time(self._runner, workers.measure, built, (ENTRY,), rounds)
 
     def close(self) -> None:
         """See :class:`Device`."""
@@ -101,25 +115,21 @@ class Boards:
         self._runners = Pool(2 * TIMEOUT, boards)
         self.description = f"{key} over RPC"
 
-    def measure(self, modules: Sequence[Any], arguments: Path) -> list[Result]:
+    def measure(self, jobs: Sequence[Job], rounds: int = 1) -> list[Result]:
         """See :class:`Device`; what ran on a board that vanished runs on another one.
 
         Raises:
             TargetError: all boards are gone.
         """
-        given = (str(arguments), ENTRY, *self._address, TIMEOUT)
+        timer, given = workers.measure_remotely, (ENTRY, *self._address, TIMEOUT)
         with tempfile.TemporaryDirectory(prefix="tvm-qnn-") as folder:
-            built = _build(self._builders, modules, (self._target, self._linker), folder)
-            found = _time(self._runners, workers.measure_remotely, built, given)
-            if any(result.cost is None for result in found) and self._lost():
-                again = [
-                    path if result.cost is None else ("", "measured")
-                    for path, result in zip(built, found, strict=True)
-                ]
-                second = _time(self._runners, workers.measure_remotely, again, given)
-                found = [
-                    new if old.cost is None else old for old, new in zip(found, second, strict=True)
-                ]
+            built = _build(self._builders, jobs, (self._target, self._linker), folder)
+            found = _time(self._runners, timer, built, given, rounds)
+            failed = [i for i, result in enumerate(found) if result.cost is None]
+            if failed and self._lost():
+                again = _time(self._runners, timer, [built[i] for i in failed], given, rounds)
+                for i, result in zip(failed, again, strict=True):
+                    found[i] = result
         return found
 
     def _lost(self) -> bool:
@@ -157,34 +167,47 @@ class Estimate:
         self._pool = Pool(TIMEOUT)
         self.description = f"llvm-mca {' '.join(target.mca_cpu)}, {tools.version()}"
 
-    def measure(self, modules: Sequence[Any], arguments: Path) -> list[Result]:
-        """See :class:`Device`."""
-        jobs = [(module, self._target, str(arguments), ENTRY) for module in modules]
-        return [_result(*found) for found in self._pool.run(workers.estimate, jobs)]
+    def measure(self, jobs: Sequence[Job], rounds: int = 1) -> list[Result]:
+        """See :class:`Device`; every round would find the same."""
+        given = [(job.module, self._target, str(job.arguments), ENTRY) for job in jobs]
+        return [_fastest([found]) for found in self._pool.run(workers.estimate, given)]
 
     def close(self) -> None:
         """See :class:`Device`."""
         self._pool.close()
 
 
-def _build(
-    pool: Pool, modules: Sequence[Any], made: tuple[Any, ...], folder: str
-) -> list[tuple[Any, str]]:
-    """Build candidates in parallel; the path of each, or why it failed."""
-    jobs = [(module, *made, f"{folder}/{uuid.uuid4().hex}.so", ENTRY) for module in modules]
-    return pool.run(workers.build, jobs)
+@dataclass(frozen=True)
+class _Built:
+    """A library and the file of its arguments, or why there is none."""
+
+    path: str
+    arguments: Path
+    error: str
+
+
+def _build(pool: Pool, jobs: Sequence[Job], made: tuple[Any, ...], folder: str) -> list[_Built]:
+    """Build candidates in parallel."""
+    given = [(job.module, *made, f"{folder}/{uuid.uuid4().hex}.so", ENTRY) for job in jobs]
+    found = pool.run(workers.build, given)
+    return [
+        _Built(path, job.arguments, error) for job, (path, error) in zip(jobs, found, strict=True)
+    ]
 
 
 def _time(
-    pool: Pool, timer: Any, built: Sequence[tuple[Any, str]], given: tuple[Any, ...]
+    pool: Pool, timer: Any, built: Sequence[_Built], given: tuple[Any, ...], rounds: int
 ) -> list[Result]:
-    """Time what was built."""
-    timed = iter(pool.run(timer, [(path, *given) for path, error in built if not error]))
-    return [Result(None, error) if error else _result(*next(timed)) for _, error in built]
+    """Time what was built, in turns."""
+    ready = [(b.path, str(b.arguments), *given) for b in built if not b.error]
+    timed = pool.run(timer, ready * rounds)
+    found = iter([_fastest(timed[i :: len(ready)]) for i in range(len(ready))])
+    return [Result(None, b.error) if b.error else next(found) for b in built]
 
 
-def _result(cost: Any, error: str) -> Result:
-    return Result(None if error else float(cost), error)
+def _fastest(timed: Sequence[tuple[Any, str]]) -> Result:
+    costs = [float(cost) for cost, error in timed if not error]
+    return Result(min(costs)) if costs else Result(None, timed[0][1])
 
 
 @contextmanager

@@ -57,3 +57,16 @@ class Tuning:
             return False
         self.best, self.trace = cost, trace
         return True
+
+    def settle(self, default: float | None, best: float | None) -> None:
+        """Take the costs of the default and the best schedule that were measured side by side.
+
+        Nothing changes where one of them failed.
+        """
+        if default is None or best is None:
+            return
+        self.default = default
+        if best < default:
+            self.best = best
+        else:
+            self.best, self.trace = default, None

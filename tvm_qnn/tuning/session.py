@@ -10,7 +10,7 @@ from typing import Any
 from tvm_qnn.schedules.database import Database, load, save
 from tvm_qnn.schedules.records import Record
 from tvm_qnn.tuning import workers
-from tvm_qnn.tuning.device import Device
+from tvm_qnn.tuning.device import Device, Job
 from tvm_qnn.tuning.journal import Journal
 from tvm_qnn.tuning.progress import Tuning
 from tvm_qnn.tuning.search import Search, cost_model
@@ -19,6 +19,8 @@ from tvm_qnn.tuning.task import Task
 
 BATCH = 16
 """Schedules of one turn."""
+ROUNDS = 3
+"""How often what has to be compared is timed in the end."""
 HOPELESS = 2.0
 """A family whose default schedule is so many times slower than another's is not tuned."""
 
@@ -72,8 +74,7 @@ class Session:
             self._drop_hopeless()
             while self.done < self._trials and (urgent := self._next()) is not None:
                 self._turn(urgent)
-            for tuning in self.tunings:
-                self._settle(tuning)
+            self._settle()
         return self._database()
 
     def _database(self) -> Database:
@@ -109,15 +110,25 @@ class Session:
         self._report(self.tunings, self.done, self._trials)
 
     def _drop_hopeless(self) -> None:
-        """Leave families alone that cannot win."""
-        for tuning in self.tunings:
-            if tuning.best is None:
-                continue
-            rivals = {t.best: t for t in self._rivals(tuning) if t.best is not None}
-            fastest = min(rivals)
-            if tuning.best > HOPELESS * fastest:
-                name, times = rivals[fastest].task.family.name, tuning.best / fastest
-                tuning.dropped = f"{times:.1f} times slower than {name}"
+        """Leave families alone that cannot win; one that only met a busy moment gets another."""
+        slow = [t for t in self.tunings if self._slower(t)]
+        if self._device.unit == "seconds":
+            jobs = [Job(t.task.module(), self._path(t.task)) for t in slow]
+            for tuning, result in zip(slow, self._device.measure(jobs), strict=True):
+                if result.cost is not None and tuning.default is not None:
+                    fastest = min(result.cost, tuning.default)
+                    tuning.settle(fastest, fastest)
+            self._check()
+        for tuning in slow:
+            tuning.dropped = self._slower(tuning)
+
+    def _slower(self, tuning: Tuning) -> str:
+        """Tell how much slower a kernel is than the fastest of its rivals; "" if not hopeless."""
+        rivals = [t for t in self._rivals(tuning) if t.best is not None]
+        best = min(rivals, key=lambda t: t.best or 0.0, default=None)
+        if best is None or tuning.best is None or tuning.best <= HOPELESS * (best.best or 0.0):
+            return ""
+        return f"{tuning.best / (best.best or 1.0):.1f} times slower than {best.task.family.name}"
 
     def _turn(self, tuning: Tuning) -> None:
         task = tuning.task
@@ -148,7 +159,8 @@ class Session:
         """Measure (trace, module) pairs, but for those in the journal."""
         known = [self._journal.find(task, trace) for trace, _ in candidates]
         new = [c for c, found in zip(candidates, known, strict=True) if found is None]
-        results = self._device.measure([module for _, module in new], self._path(task))
+        path = self._path(task)
+        results = self._device.measure([Job(module, path) for _, module in new])
         self._check()
         fresh = iter([(result.cost, result.error) for result in results])
         found = [entry if entry is not None else next(fresh) for entry in known]
@@ -157,21 +169,29 @@ class Session:
                 self._journal.add(task, trace, *entry)
         return found
 
-    def _settle(self, tuning: Tuning) -> None:
-        """Measure the default and the best schedule once more, in turns, and keep the gain."""
-        if tuning.best is None or tuning.trace is None:
-            return
-        task = tuning.task
-        pair = [task.module(), task.module(tuning.trace)]
-        results = self._device.measure(pair * 3, self._path(task))
-        self._check()
-        costs = [[r.cost for r in results[i::2] if r.cost is not None] for i in (0, 1)]
-        if all(costs):
-            tuning.default, tuning.best = min(costs[0]), min(costs[1])
-        if tuning.gain <= 1.0:
-            tuning.best, tuning.trace = tuning.default, None
-        self._keep(tuning)
-        self._report(self.tunings, self.done, self._trials)
+    def _settle(self) -> None:
+        """Time default and best schedules of rivals once more, in turns; keep costs and gains.
+
+        What else ran while one of them was measured must not decide among them.
+        """
+        left = [t for t in self.tunings if t.best is not None and not t.dropped]
+        while left and self._device.unit == "seconds":
+            rivals = [t for t in self._rivals(left[0]) if t in left]
+            left = [t for t in left if t not in rivals]
+            jobs = [
+                Job(tuning.task.module(trace), self._path(tuning.task))
+                for tuning in rivals
+                for trace in ([None] if tuning.trace is None else [None, tuning.trace])
+            ]
+            costs = iter([result.cost for result in self._device.measure(jobs, ROUNDS)])
+            self._check()
+            for tuning in rivals:
+                default = next(costs)
+                tuning.settle(default, default if tuning.trace is None else next(costs))
+            self._report(self.tunings, self.done, self._trials)
+        for tuning in self.tunings:
+            if tuning.best is not None:
+                self._keep(tuning)
 
     def _keep(self, tuning: Tuning) -> None:
         assert tuning.best is not None
