@@ -202,8 +202,8 @@ def trade(variants: Sequence[Variant], unit: str) -> Plot | None:
         low, high = axes.get_xlim()
         axes.set_xlim(low / 1.3, high * 3)
         axes.margins(y=0.15)
-        name = "seconds" if unit == "seconds" else "cycles of one core"
-        axes.set_xlabel(f"{name}, logarithmic")
+        scale = "seconds" if unit == "seconds" else "cycles of one core"
+        axes.set_xlabel(f"{scale}, logarithmic")
         axes.set_ylabel("right answers, %")
 
     kinds = list(dict.fromkeys(kind for _, c, a in shown for kind in (c.kind, a.kind)))
