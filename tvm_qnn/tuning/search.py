@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from tvm.s_tir import meta_schedule as ms
 
 from tvm_qnn._tvm import tvm
@@ -44,7 +44,7 @@ class Search:
     """
 
     def __init__(self, task: Task, model: Any, most: int, batch: int, seed: int) -> None:
-        self._model = model
+        self._model, self._seed, self._asked = model, seed, 0
         self._database = ms.database.MemoryDatabase()
         func = task.family.compute(task.work, task.target)
         module = tvm.IRModule({ENTRY: func})
@@ -61,17 +61,25 @@ class Search:
                 space, sch_rules=[], postprocs=[], mutator_probs={ms.mutator.MutateTileSize(): 1.0}
             ),
             search_strategy=ms.search_strategy.EvolutionarySearch(
-                population_size=128, init_min_unmeasured=1, genetic_num_iters=3, eps_greedy=0.1
+                population_size=64, init_min_unmeasured=1, genetic_num_iters=3, eps_greedy=0.1
             ),
             task_name=task.name,
             rand_state=seed + 1,
-            num_threads=os.cpu_count() or 1,
+            # Threads would share the mutations out by chance, so that no seed gave the same again.
+            num_threads=1,
         )
         self._context.pre_tuning(most, batch, database=self._database, cost_model=model)
 
     def ask(self) -> list[Candidate]:
         """Return the next schedules to try; none where all have been tried."""
-        found = self._context.generate_measure_candidates() or []
+        # Until the cost model has learned something, it draws from numpy's global generator.
+        state = np.random.get_state()
+        np.random.seed([self._seed, self._asked])
+        self._asked += 1
+        try:
+            found = self._context.generate_measure_candidates() or []
+        finally:
+            np.random.set_state(state)
         return [
             Candidate(decisions_of(c.sch.trace), tvm.IRModule({ENTRY: finish(c.sch, ENTRY)}), c)
             for c in found
@@ -106,4 +114,4 @@ def cost_model() -> Any:
     Raises:
         ImportError: xgboost is not installed.
     """
-    return ms.cost_model.XGBModel(num_warmup_samples=16, num_tuning_cores=os.cpu_count() or 1)
+    return ms.cost_model.XGBModel(num_warmup_samples=16, num_tuning_cores=1)
