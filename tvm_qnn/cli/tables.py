@@ -79,7 +79,7 @@ def print_inspection(inspection: Inspection, as_json: bool = False) -> None:
         )
     console.print(table)
     reasons = [f"  {row.name}: {row.why}" for row in inspection.rows if row.why]
-    legend = "W, A: bits of weights and activations."
+    legend = "W, A: bits of weights and activations; tuned: times faster than the default schedule."
     for line in (f"{legend} Why these kernels:" if reasons else legend, *reasons):
         console.print(line, style="dim", highlight=False, markup=False)
     packed, full = inspection.weight_bytes, inspection.float_weight_bytes
