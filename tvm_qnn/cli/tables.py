@@ -60,7 +60,8 @@ def print_inspection(inspection: Inspection, as_json: bool = False) -> None:
         table.add_column(
             heading,
             justify="right" if heading in numbers else "left",
-            no_wrap=heading != "operator",
+            no_wrap=heading not in ("operator", "kernel"),
+            min_width=14 if heading == "operator" else None,
             overflow="fold",
         )
     for row in inspection.rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -66,11 +66,6 @@ def tune_model(
 
 def _table(tunings: Sequence[Any], device: str) -> Table:
     """Write a row for each kernel: operators that cost most first, their fastest kernel on top."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    unit = "cycles, estimated" if device == "estimate" else "time"
-    for heading in ("kernel", "shape", "uses", "tried", "failed", f"best ({unit})", "gain", ""):
-        right = heading in ("uses", "tried", "failed", "gain") or heading.startswith("best")
-        table.add_column(heading, justify="right" if right else "left", no_wrap=heading != "")
     fastest: dict[str, float] = {}
     for tuning in tunings:
         for operator in tuning.task.operators if tuning.best is not None else ():
@@ -80,20 +75,34 @@ def _table(tunings: Sequence[Any], device: str) -> Table:
         first = tuning.task.operators[0]
         return (-fastest.get(first, 0.0), first, tuning.best or 0.0)
 
+    estimated = device == "estimate"
+    columns: list[tuple[str, Callable[[Any], str]]] = [
+        ("kernel", lambda t: t.task.name),
+        ("shape", lambda t: escape(shape(t.task.work))),
+        ("uses", lambda t: str(len(t.task.operators))),
+        ("tried", lambda t: str(t.trials)),
+        ("failed", lambda t: str(t.failed)),
+        (
+            "cycles (est.)" if estimated else "time",
+            lambda t: "" if t.best is None else count(t.best) if estimated else duration(t.best),
+        ),
+        ("gain", lambda t: "" if t.best is None else f"{t.gain:.2f}"),
+        ("", lambda t: escape(t.dropped or ("all tried" if t.exhausted else ""))),
+    ]
+    # What is the same everywhere takes no room from what is not.
+    boring = {"uses": "1", "failed": "0"}
+    shown = [(h, f) for h, f in columns if h not in boring or {*map(f, tunings)} - {boring[h]}]
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading, _ in shown:
+        right = heading not in ("kernel", "shape", "")
+        table.add_column(
+            heading, justify="right" if right else "left", no_wrap=right or heading == "shape",
+            overflow="fold",
+        )  # fmt: skip
     for tuning in sorted(tunings, key=order):
         best = tuning.best
         slower = best is None or all(best > fastest[o] for o in tuning.task.operators)
-        table.add_row(
-            tuning.task.name,
-            escape(shape(tuning.task.work)),
-            str(len(tuning.task.operators)),
-            str(tuning.trials),
-            str(tuning.failed or ""),
-            "" if best is None else count(best) if device == "estimate" else duration(best),
-            "" if best is None else f"{tuning.gain:.2f}",
-            escape(tuning.dropped or ("all tried" if tuning.exhausted else "")),
-            style="dim" if slower else None,
-        )
+        table.add_row(*(show(tuning) for _, show in shown), style="dim" if slower else None)
     return table
 
 

@@ -123,12 +123,12 @@ class Session:
             tuning.dropped = self._slower(tuning)
 
     def _slower(self, tuning: Tuning) -> str:
-        """Tell how much slower a kernel is than the fastest of its rivals; "" if not hopeless."""
+        """Tell how much slower a kernel is than its fastest rival; "" if that is not hopeless."""
         rivals = [t for t in self._rivals(tuning) if t.best is not None]
         best = min(rivals, key=lambda t: t.best or 0.0, default=None)
         if best is None or tuning.best is None or tuning.best <= HOPELESS * (best.best or 0.0):
             return ""
-        return f"{tuning.best / (best.best or 1.0):.1f} times slower than {best.task.family.name}"
+        return f"{tuning.best / (best.best or 1.0):.1f}x slower"
 
     def _turn(self, tuning: Tuning) -> None:
         task = tuning.task
