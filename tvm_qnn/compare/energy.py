@@ -1,6 +1,6 @@
 """Energy of the arithmetic of an inference, from the operations of its operators.
 
-The table is :data:`tvm_qnn.nn.qmann.energy.PICOJOULES` (Horowitz, ISSCC 2014, as Q-MANN prints it).
+The table is :data:`tvm_qnn.picojoules.PICOJOULES` (Horowitz, ISSCC 2014, as Q-MANN prints it).
 It has 8-bit and 32-bit integers and floats. A product of a w-bit weight and an x-bit code counts as
 ``w * x / 64`` multiplications of 8 bits, for the area of a multiplier grows with both widths; each
 product is added to a 32-bit accumulator. A convolution with M-ary weights adds its activations
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from tvm_qnn.inspection import Row
-from tvm_qnn.nn.qmann.energy import PICOJOULES
+from tvm_qnn.picojoules import PICOJOULES
 
 _FLOAT = 32
 

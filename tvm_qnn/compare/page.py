@@ -12,7 +12,7 @@ from tvm_qnn.compare.plots import plots_of
 from tvm_qnn.compare.rows import KINDS, Machine, Report, Run, Variant
 from tvm_qnn.compare.svg import check_plots
 from tvm_qnn.compare.tables import kinds, operators_of, table_of
-from tvm_qnn.nn.qmann.energy import PICOJOULES
+from tvm_qnn.picojoules import PICOJOULES
 from tvm_qnn.units import count
 
 
@@ -169,4 +169,4 @@ def _reading() -> str:
 def _sentences(doc: str | None) -> str:
     """Return the text of a module's documentation below its first line."""
     text = (doc or "").partition("\n\n")[2]
-    return escape(" ".join(text.split()).replace(":data:`tvm_qnn.nn.qmann.energy.PICOJOULES` ", ""))
+    return escape(" ".join(text.split()).replace(":data:`tvm_qnn.picojoules.PICOJOULES` ", ""))

@@ -18,6 +18,7 @@ from tvm_qnn.schedules.database import UNTUNED, Database, load
 from tvm_qnn.schedules.records import Record
 from tvm_qnn.targets.record import Target
 from tvm_qnn.tuning.device import open_device
+from tvm_qnn.tuning.pool import missing
 from tvm_qnn.tuning.progress import Tuning
 from tvm_qnn.tuning.session import Report, Session
 from tvm_qnn.tuning.stop import deferred_interrupts
@@ -73,6 +74,8 @@ def tune(
     Raises:
         QnnError: with one clear line, for anything that the caller can do something about.
     """
+    if lacking := missing():
+        raise QnnError(f"tuning needs {', '.join(lacking)}: pip install 'tvm-qnn[tune]'")
     place, made_for = Path(database), resolve(target)
     imported = read(model, batch=batch)
     tunings: list[Tuning] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import itertools
 import platform
 import tempfile
@@ -18,7 +17,7 @@ from tvm_qnn.estimate import blocks, programs
 from tvm_qnn.targets.instructions import required_flags
 from tvm_qnn.targets.link import linker
 from tvm_qnn.targets.record import Target
-from tvm_qnn.tuning.pool import Pool
+from tvm_qnn.tuning.pool import Pool, missing
 from tvm_qnn.tuning.probe import build_probe, read_board, reader
 
 Read = Callable[[str], str]
@@ -134,13 +133,13 @@ def _machine(read: Read, target: Target) -> Iterator[Check]:
     if flags is None:
         yield Check("processor", "does not tell its instruction sets")
     else:
-        missing = sorted(required_flags(target) - flags)
+        lacking = sorted(required_flags(target) - flags)
         names = [v.strip() for k, _, v in lines if k.strip() in ("model name", "Model")]
         yield Check(
             "processor",
-            f"lacks {', '.join(missing)}" if missing else (names[-1] if names else target.cpu),
-            f"it is no {target.name}; choose another --target" if missing else "",
-            fatal=bool(missing),
+            f"lacks {', '.join(lacking)}" if lacking else (names[-1] if names else target.cpu),
+            f"it is no {target.name}; choose another --target" if lacking else "",
+            fatal=bool(lacking),
         )
     governor = read(_GOVERNOR)
     if governor:
@@ -175,9 +174,8 @@ def _packages() -> Check:
 
 
 def _cost_model() -> Check:
-    missing = [n for n in ("xgboost", "cloudpickle") if importlib.util.find_spec(n) is None]
-    if missing:
-        return Check("tuner", f"no {', '.join(missing)}", "pip install 'tvm-qnn[tune]'", fatal=True)
+    if lacking := missing():
+        return Check("tuner", f"no {', '.join(lacking)}", "pip install 'tvm-qnn[tune]'", fatal=True)
     return Check("tuner", f"xgboost {_version('xgboost-cpu') or _version('xgboost')}")
 
 

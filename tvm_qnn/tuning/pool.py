@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 from collections.abc import Callable, Sequence
@@ -10,6 +11,14 @@ from typing import Any
 from tvm.support.popen_pool import PopenPoolExecutor, StatusKind
 
 from tvm_qnn.tuning.stop import ignore_interrupts
+
+NEEDED = ("cloudpickle", "xgboost")
+"""Packages of the extra ``tune`` that searching and measuring import."""
+
+
+def missing() -> list[str]:
+    """Return what of :data:`NEEDED` is not installed."""
+    return [name for name in NEEDED if importlib.util.find_spec(name) is None]
 
 
 class Pool:

@@ -1,4 +1,4 @@
-"""Energy of one answer of a memory network, from its operations. Numbers only; imports nothing.
+"""Energy of one answer of a memory network, from its operations.
 
 Source: the energy of an operation is Horowitz (ISSCC 2014), as Q-MANN tables 1 and S1 print it. The
 paper does not print how many operations it counts. This count is a reconstruction that gives its
@@ -10,17 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PICOJOULES = {
-    "int8 add": 0.03,
-    "int32 add": 0.1,
-    "int8 multiply": 0.2,
-    "int32 multiply": 3.1,
-    "fp16 add": 0.4,
-    "fp32 add": 0.9,
-    "fp16 multiply": 1.1,
-    "fp32 multiply": 3.7,
-}
-"""Energy of an operation in a 45 nm process, in picojoules."""
+from tvm_qnn.picojoules import PICOJOULES
+
 PUBLISHED_GAINS = {"mann8": 20.22, "qmann8": 21.03, "mann1": 22.25, "qmann1": 22.25}
 """Q-MANN, main table: how many times less energy than the float network."""
 
