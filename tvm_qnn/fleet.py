@@ -130,3 +130,18 @@ def boards(host: str, port: int) -> Counter[str]:
     """
     servers = summary(host, port)["server_info"]
     return Counter(str(s["key"]).removeprefix("server:") for s in servers)
+
+
+def required_boards(host: str, port: int, key: str) -> int:
+    """Count the boards of a key that is needed.
+
+    Raises:
+        TargetError: there is no tracker, or it has none of them.
+    """
+    found = boards(host, port)[key]
+    if not found:
+        raise TargetError(
+            f"rpc://{host}:{port}/{key}: the tracker has no board of that key; on the board run: "
+            f"tvm-qnn device serve --tracker {host}:{port} --key {key}"
+        )
+    return found

@@ -5,16 +5,15 @@ import pytest
 import tvm_qnn
 from tvm_qnn import targets
 from tvm_qnn.errors import TargetError
-from tvm_qnn.estimate import blocks, programs
+from tvm_qnn.estimate import kernels
 from tvm_qnn.tuning import tune
 from tvm_qnn.tuning.device import open_device
 
 
 @pytest.fixture
 def tools():
-    lacking = programs.missing()
-    if lacking or blocks.Tools.find() is None:
-        pytest.skip(lacking or "llvm-mca is not installed (Debian: llvm)")
+    if lacking := kernels.missing():
+        pytest.skip(lacking)
 
 
 @pytest.mark.usefixtures("tools")

@@ -36,9 +36,7 @@ def missing(target: Target) -> str | None:
     """Return what lacks for estimates of a target, None if nothing."""
     if target.qemu_cpu is None or not target.mca_cpu:
         return f"there is no model of {target.name}"
-    if blocks.Tools.find() is None:
-        return programs.missing() or "llvm-mca is not installed (Debian: llvm)"
-    return programs.missing()
+    return kernels.missing()
 
 
 def emulate(steps: Steps, target: Target) -> Emulated:

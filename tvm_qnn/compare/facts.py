@@ -6,12 +6,12 @@ import platform
 import re
 import subprocess
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import tvm_qnn
 from tvm_qnn.compare.rows import Machine
 from tvm_qnn.device_run import machine_arch
+from tvm_qnn.system import file_text, package_version
 from tvm_qnn.targets import Target
 
 _PACKAGES = ("apache-tvm", "apache-tvm-ffi", "onnxruntime", "numpy")
@@ -26,9 +26,9 @@ def this_machine(target: Target, bandwidth: float, rates: dict[str, float]) -> M
         bandwidth: bytes a second, from :func:`tvm_qnn.compare.rates.measured`.
         rates: operations a second, from there.
     """
-    found = describe(_text, target, bandwidth, rates)
+    found = describe(file_text, target, bandwidth, rates)
     versions = {"python": platform.python_version(), "tvm-qnn": tvm_qnn.__version__}
-    versions |= {name: v for name in _PACKAGES if (v := _version(name)) is not None}
+    versions |= {name: v for name in _PACKAGES if (v := package_version(name)) is not None}
     return Machine(
         cpu=found.cpu, arch=machine_arch(), features=found.features, cores=found.cores,
         governor=found.governor, clock_hz=found.clock_hz, bandwidth=bandwidth, rates=rates,
@@ -90,17 +90,3 @@ def _git(folder: Path, *arguments: str) -> str:
     except OSError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def _text(name: str) -> str:
-    try:
-        return Path(name).read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

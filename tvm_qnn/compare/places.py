@@ -105,11 +105,7 @@ class Board:
 
     def __init__(self, target: Target, address: str, threads: int) -> None:
         host, port, key = fleet.address(address)
-        if not fleet.boards(host, port).get(key, 0):
-            raise TargetError(
-                f"{address}: the tracker has no board of that key; on the board run: "
-                f"tvm-qnn device serve --tracker {host}:{port} --key {key}"
-            )
+        fleet.required_boards(host, port, key)
         # The tracker would let a request wait until a board is free.
         if not fleet.summary(host, port)["queue_info"].get(key, {}).get("free", 0):
             raise TargetError(f"{address}: all boards of that key are lent; try again later")

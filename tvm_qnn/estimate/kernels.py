@@ -51,6 +51,13 @@ class Estimate:
     blocks: tuple[Block, ...]
 
 
+def missing() -> str | None:
+    """Return which tool lacks for estimates, None if all are there."""
+    if lacking := programs.missing():
+        return lacking
+    return None if blocks.Tools.find() else "llvm-mca is not installed (Debian: llvm)"
+
+
 def calls_of(kernel: Kernel, inputs: Inputs, prepare: str, func: str) -> list[programs.Call]:
     """Return the calls that prepare the weights of a kernel and run it once."""
     packed = np.zeros(kernel.packed_shape, kernel.packed_dtype)
@@ -101,7 +108,7 @@ def estimate_call(
         EmulationError: if a kernel traps or writes beyond its arguments.
     """
     tools = blocks.Tools.find()
-    lacking = programs.missing() or (tools is None and "llvm-mca is not installed")
+    lacking = missing()
     if lacking or tools is None or target.qemu_cpu is None:
         raise RuntimeError(lacking or f"no emulated processor for {target.name}")
     with tempfile.TemporaryDirectory() as folder:

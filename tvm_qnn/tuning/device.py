@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from tvm_qnn import fleet, targets
 from tvm_qnn.errors import TargetError
-from tvm_qnn.estimate import blocks, programs
+from tvm_qnn.estimate import blocks, kernels
 from tvm_qnn.schedules.records import Unit
 from tvm_qnn.targets.link import linker
 from tvm_qnn.targets.record import Target
@@ -104,13 +104,7 @@ class Boards:
 
     def __init__(self, target: Target, host: str, port: int, key: str) -> None:
         self._target, self._linker, self._address = target, linker(target), (host, port, key)
-        boards = fleet.boards(host, port).get(key, 0)
-        if not boards:
-            raise TargetError(
-                f"rpc://{host}:{port}/{key}: the tracker has no board of that key; on the board "
-                f"run: tvm-qnn device serve --tracker {host}:{port} --key {key}"
-            )
-        self._count = boards
+        self._count = boards = fleet.required_boards(host, port, key)
         self._builders = Pool(TIMEOUT)
         self._runners = Pool(2 * TIMEOUT, boards)
         self.description = f"{key} over RPC"
@@ -156,10 +150,7 @@ class Estimate:
 
     def __init__(self, target: Target) -> None:
         tools = blocks.Tools.find()
-        lacking = programs.missing() or (
-            tools is None and "llvm-mca is not installed (Debian: llvm)"
-        )
-        if lacking or tools is None:
+        if (lacking := kernels.missing()) or tools is None:
             raise TargetError(f"--device estimate: {lacking}")
         if not target.mca_cpu or target.qemu_cpu is None:
             raise TargetError(f"--device estimate: no model of {target.name}; choose a board")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import itertools
 import platform
 import tempfile
@@ -13,7 +12,8 @@ from pathlib import Path
 from tvm_qnn import fleet, targets
 from tvm_qnn._tvm import tvm
 from tvm_qnn.errors import QnnError
-from tvm_qnn.estimate import blocks, programs
+from tvm_qnn.estimate import blocks, kernels
+from tvm_qnn.system import file_text, package_version
 from tvm_qnn.targets.instructions import required_flags
 from tvm_qnn.targets.link import linker
 from tvm_qnn.targets.record import Target
@@ -67,7 +67,7 @@ def _this_machine(target: Target, needs_estimates: bool) -> Iterator[Check]:
     if target.mca_cpu or needs_estimates:
         yield _estimates(target, needs_estimates)
     if targets.reachable(target).startswith("native"):
-        yield from _machine(lambda name: _local(name), target)
+        yield from _machine(file_text, target)
         yield _round_trip_here(target)
 
 
@@ -163,7 +163,7 @@ def _machine(read: Read, target: Target) -> Iterator[Check]:
 
 
 def _packages() -> Check:
-    versions = {name: _version(name) for name in ("apache-tvm", "apache-tvm-ffi")}
+    versions = {name: package_version(name) for name in ("apache-tvm", "apache-tvm-ffi")}
     found = f"Python {platform.python_version()}, " + ", ".join(
         f"{name} {version or 'missing'}" for name, version in versions.items()
     )
@@ -176,7 +176,7 @@ def _packages() -> Check:
 def _cost_model() -> Check:
     if lacking := missing():
         return Check("tuner", f"no {', '.join(lacking)}", "pip install 'tvm-qnn[tune]'", fatal=True)
-    return Check("tuner", f"xgboost {_version('xgboost-cpu') or _version('xgboost')}")
+    return Check("tuner", f"xgboost {package_version('xgboost-cpu') or package_version('xgboost')}")
 
 
 def _linker(target: Target) -> Check:
@@ -193,9 +193,9 @@ def _estimates(target: Target, needed: bool) -> Check:
     if not target.mca_cpu:
         found = f"no model of {target.name}"
         return Check("--device estimate", found, "choose a board, such as -t rpi4", fatal=True)
-    tools, lacking = blocks.Tools.find(), programs.missing()
-    if tools is None or lacking is not None:
-        found = lacking or "llvm-mca is not installed"
+    tools = blocks.Tools.find()
+    if (lacking := kernels.missing()) or tools is None:
+        found = str(lacking)
         return Check("--device estimate", found, "apt-get install qemu-user llvm", fatal=needed)
     return Check("--device estimate", f"qemu-aarch64, llvm-mca of {tools.version()}")
 
@@ -212,17 +212,3 @@ def _round_trip_here(target: Target) -> Check:
                 "kernel round trip", f"fails: {' '.join(last)}", "see the linker", fatal=True
             )
     return Check("kernel round trip", f"works: {_system(text)}")
-
-
-def _local(name: str) -> str:
-    try:
-        return Path(name).read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

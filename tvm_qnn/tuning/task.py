@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -91,9 +90,3 @@ def prepare(kernel: Kernel, stream: NDArray[np.uint8]) -> NDArray[Any]:
     packed = tvm.runtime.tensor(np.zeros(kernel.packed_shape, kernel.packed_dtype))
     tvm.compile(module, targets.get("host").tvm())["prepare"](tvm.runtime.tensor(stream), packed)
     return np.asarray(packed.numpy())
-
-
-def weights_of(tasks: Sequence[Task], costs: Sequence[float]) -> list[float]:
-    """Return the share of each task in the latency of the model: how often times cost."""
-    shares = [len(task.operators) * cost for task, cost in zip(tasks, costs, strict=True)]
-    return [share / sum(shares) for share in shares]
