@@ -168,7 +168,7 @@ def main() -> None:
     if args.boards or both:
         tools = blocks.Tools.find()
         if tools is None:
-            parser.error("llvm-mca is not installed (Debian: llvm)")
+            parser.error(blocks.MISSING)
         facts["llvm"] = tools.version()
         facts["boards"] = []
         for case in shapes():

@@ -138,7 +138,7 @@ def main() -> None:
     args = parser.parse_args()
     tools = blocks.Tools.find()
     if tools is None:
-        parser.error("llvm-mca is not installed (Debian: llvm)")
+        parser.error(blocks.MISSING)
     rows = []
     for target in BOARDS:
         estimates = {case.name: operator_cycles(case, target) for case in operators()}

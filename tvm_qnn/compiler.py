@@ -19,7 +19,7 @@ from tvm_qnn.errors import TargetError
 from tvm_qnn.frontend import Imported, import_model
 from tvm_qnn.inspection import Inspection, inspect_module
 from tvm_qnn.passes.canonicalize import canonicalize
-from tvm_qnn.passes.lower import lower
+from tvm_qnn.passes.lower import Lowered, lower
 from tvm_qnn.passes.pipeline import choose_kernels, to_integers, to_kernels
 from tvm_qnn.schedules import FAMILIES
 from tvm_qnn.schedules.database import UNTUNED, Database, load, shipped
@@ -105,22 +105,7 @@ def compile(
     if output is not None:
         check_output(output)
     imported = read(model, batch=batch)
-    built = build(imported, device, lowering, records(database))
-    keep = None
-    if output is None:
-        keep = tempfile.TemporaryDirectory(prefix="tvm-qnn-")
-        output = Path(keep.name) / "artifact"
-    fields = {
-        "model": imported.name,
-        "inputs": [asdict(i) for i in imported.inputs],
-        "outputs": [asdict(o) for o in imported.outputs],
-        "prepared": built.prepared,
-        "quantization": built.quantization,
-        "kernels": [asdict(r) for r in built.inspection.rows],
-        "sizes": {"packed weights": built.weight_bytes},
-    }
-    path = write_artifact(built.executable, fields, output, device, bundle)
-    return Artifact(path, built.inspection, keep)
+    return save(build(imported, device, lowering, records(database)), imported, output, bundle)
 
 
 def inspect(
@@ -178,13 +163,21 @@ def prepared(
 
 @dataclass(frozen=True)
 class Built:
-    """An executable, and what the manifest says about it."""
+    """A built model.
 
+    Attributes:
+        target: what it is for.
+        module: with a chosen kernel for each operator, before it was lowered.
+        lowered: the module of kernels.
+        executable: what the device runs.
+        inspection: what became of each operator.
+    """
+
+    target: Target
+    module: Any
+    lowered: Lowered
     executable: Any
     inspection: Inspection
-    quantization: list[dict[str, Any]]
-    prepared: int
-    weight_bytes: int
 
 
 def build(
@@ -194,13 +187,28 @@ def build(
     module, refusals = prepared(imported, target, lowering, tuned)
     inspection = inspect_module(module, refusals, imported, target)
     lowered = lower(module, target) if lowering == "float" else to_kernels(module, target, tuned)
-    return Built(
-        build_executable(lowered.module, target),
-        inspection,
-        describe(module, inspection, imported),
-        lowered.prepared,
-        lowered.weight_bytes,
-    )
+    return Built(target, module, lowered, build_executable(lowered.module, target), inspection)
+
+
+def save(
+    built: Built, imported: Imported, output: str | Path | None = None, bundle: bool = False
+) -> Artifact:
+    """Write an artifact; see :func:`compile` for ``output`` and ``bundle``."""
+    keep = None
+    if output is None:
+        keep = tempfile.TemporaryDirectory(prefix="tvm-qnn-")
+        output = Path(keep.name) / "artifact"
+    fields = {
+        "model": imported.name,
+        "inputs": [asdict(i) for i in imported.inputs],
+        "outputs": [asdict(o) for o in imported.outputs],
+        "prepared": built.lowered.prepared,
+        "quantization": describe(built.module, built.inspection, imported),
+        "kernels": [asdict(r) for r in built.inspection.rows],
+        "sizes": {"packed weights": built.lowered.weight_bytes},
+    }
+    path = write_artifact(built.executable, fields, output, built.target, bundle)
+    return Artifact(path, built.inspection, keep)
 
 
 def build_executable(mod: Any, target: Target) -> Any:

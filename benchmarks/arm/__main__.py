@@ -70,7 +70,7 @@ def main() -> None:
     tuned = UNTUNED if args.database is None else load(args.database)
     tools = blocks.Tools.find()
     if tools is None:
-        parser.error("llvm-mca is not installed (Debian: llvm)")
+        parser.error(blocks.MISSING)
     print(f"{tools.version()}, one core, model cycles; shares of the limits of the core")
     print(
         f"{'target':6} {'kernel':26} {'work':42} {'cycles':>9} {'MAC/cycle':>9} {'planes':>7} "

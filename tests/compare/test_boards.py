@@ -9,7 +9,7 @@ from tests.tune.servers import HOST, boards_of, free_port, wait_for
 from tvm_qnn import targets
 from tvm_qnn.compare import compare
 from tvm_qnn.compare.places import Board
-from tvm_qnn.compare.rows import REMOTE
+from tvm_qnn.compare.rows import HERE, REMOTE
 from tvm_qnn.errors import TargetError
 from tvm_qnn.targets.x86 import AVX2
 
@@ -53,6 +53,27 @@ def test_a_board_that_is_lent_or_unknown_is_named(board):
     del lent
     with pytest.raises(TargetError, match="no board of that key"):
         Board(AVX2, address.replace(KEY, "toaster"), 1)
+
+
+def test_a_board_that_vanishes_leaves_the_others_measured(network, board):
+    address, server = board
+    seen = []
+
+    def watch(what, done, total):
+        if what == "measuring" and what not in seen:
+            os.killpg(server.pid, signal.SIGKILL)
+        seen.append(what)
+
+    found = compare(
+        [network], ("host", AVX2), devices={AVX2.name: address}, limit=0, progress=watch
+    )
+    here, there = found.runs[0].variants
+    assert (here.latency.kind, len(here.operators) > 0) == (HERE, True)
+    assert there.latency is None or there.latency.unit == "cycles"
+    assert (there.machine, there.ratio, there.check) == ("", None, None)
+    assert there.parts.startswith(address)
+    assert f"tvm-qnn doctor -t {AVX2.name}" in there.parts
+    assert set(found.runs[0].machines) == {"this machine"}
 
 
 def test_a_board_that_vanishes_is_one_line(board):

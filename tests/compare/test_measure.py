@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from tvm_qnn.compare.measure import FEWEST, MOST, cost, in_rounds, ratio, stable
+from tvm_qnn.compare.measure import FEWEST, MOST, LostError, cost, in_rounds, ratio, stable
 from tvm_qnn.compare.rows import HERE
 
 
@@ -32,6 +32,16 @@ def test_quick_programs_run_more_often_in_a_turn():
     log = []
     in_rounds({"quick": recorder(log, "quick", itertools.repeat(1e-3))}, limit=1000, turn=0.05)
     assert log == [("quick", 1), *[("quick", 50)] * FEWEST]
+
+
+def test_what_is_lost_does_not_hold_up_the_others():
+    def gone(count):
+        raise LostError("gone")
+
+    runners = {"kept": recorder([], "kept", itertools.repeat(1)), "gone": gone}
+    assert {name: list(times) for name, times in in_rounds(runners, limit=0).items()} == {
+        "kept": [1] * FEWEST
+    }
 
 
 def test_rounds_go_on_while_a_median_moves():

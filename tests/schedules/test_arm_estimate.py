@@ -45,7 +45,7 @@ def tools():
     lacking = programs.missing()
     found = blocks.Tools.find()
     if lacking or found is None:
-        pytest.skip(lacking or "llvm-mca is not installed (Debian: llvm)")
+        pytest.skip(lacking or blocks.MISSING)
     return found
 
 

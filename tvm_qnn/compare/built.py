@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tvm_qnn import compiler
 from tvm_qnn.compare.energy import operations, picojoules
 from tvm_qnn.compare.models import Model
 from tvm_qnn.compare.operators import operators_of
 from tvm_qnn.compare.rows import Operator, Variant
 from tvm_qnn.compare.steps import Step, Steps, steps_of
-from tvm_qnn.compiler import Artifact, compile, prepared
-from tvm_qnn.passes.lower import Lowered, lower
-from tvm_qnn.passes.pipeline import to_kernels
+from tvm_qnn.passes.lower import Lowered
 from tvm_qnn.schedules.database import Database
 from tvm_qnn.targets import Target
 
@@ -31,7 +30,7 @@ class Built:
 
     variant: Variant
     target: Target
-    artifact: Artifact
+    artifact: compiler.Artifact
     lowered: Lowered
     steps: Steps
     operators: list[tuple[Operator, Step]]
@@ -39,12 +38,10 @@ class Built:
 
 def build(model: Model, target: Target, lowering: str, tuned: Database) -> Built:
     """Compile a model in one way for one target."""
-    imported = model.imported
-    artifact = compile(model.source, target, lowering=lowering, batch=model.batch, database=tuned)
-    module, _ = prepared(imported, target, lowering, tuned)
-    lowered = lower(module, target) if lowering == "float" else to_kernels(module, target, tuned)
-    steps = steps_of(lowered.module, target, model.ordered)
-    inspection = artifact.inspection
+    made = compiler.build(model.imported, target, lowering, tuned)
+    artifact = compiler.save(made, model.imported)
+    steps = steps_of(made.lowered.module, target, model.ordered)
+    inspection = made.inspection
     counts = operations(inspection.rows)
     packed, full = inspection.weight_bytes, inspection.float_weight_bytes
     variant = Variant(
@@ -61,5 +58,5 @@ def build(model: Model, target: Target, lowering: str, tuned: Database) -> Built
         operations=counts,
         refusals=tuple(map(str, inspection.refusals)),
     )
-    operators = operators_of(steps, module, inspection.rows, imported)
-    return Built(variant, target, artifact, lowered, steps, operators)
+    operators = operators_of(steps, made.module, inspection.rows, model.imported)
+    return Built(variant, target, artifact, made.lowered, steps, operators)

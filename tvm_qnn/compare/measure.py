@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tvm_qnn.compare.rows import Cost, Ratio
+from tvm_qnn.errors import TargetError
 
 Runner = Callable[[int], float]
 """Runs a number of inferences and returns the median of their seconds, or the mean."""
 Key = TypeVar("Key", bound=Hashable)
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done and how much there is."""
+
+
+class LostError(TargetError):
+    """A board does not answer any more; what runs elsewhere goes on."""
+
 
 SLICE = 0.03
 """Seconds of a turn at least, unless one inference takes longer."""
@@ -35,25 +41,39 @@ def in_rounds(
     """Give every runner its turn in each round; changes of clock and load meet all of them.
 
     Args:
-        runners: what is timed, by key.
+        runners: what is timed, by key; one that raises :class:`LostError` is left out.
         limit: stop after this many seconds, though not before a few rounds are complete.
         progress: called before every round, with seconds.
         turn: seconds of a turn.
 
     Returns:
-        seconds of an inference in each round.
+        seconds of an inference in each round, of what was not lost.
     """
     start = time.monotonic()
-    counts = {key: max(1, min(1000, int(turn / run(1)))) for key, run in runners.items()}
-    times: dict[Key, list[float]] = {key: [] for key in runners}
+    left = dict(runners)
+    counts = {
+        key: max(1, min(1000, int(turn / t))) for key, t in _round(left, dict.fromkeys(left, 1))
+    }
+    times: dict[Key, list[float]] = {key: [] for key in left}
     for done in range(MOST):
         spent = time.monotonic() - start
-        if done >= FEWEST and (spent > limit or all(map(stable, times.values()))):
+        if done >= FEWEST and (spent > limit or all(stable(times[key]) for key in left)):
             break
         progress("measuring", int(spent), max(int(limit), int(spent) + 1))
-        for key, run in runners.items():
-            times[key].append(run(counts[key]))
-    return {key: np.asarray(found) for key, found in times.items()}
+        for key, seconds in _round(left, counts):
+            times[key].append(seconds)
+    return {key: np.asarray(times[key]) for key in left}
+
+
+def _round(left: dict[Key, Runner], counts: Mapping[Key, int]) -> Iterator[tuple[Key, float]]:
+    """Give every runner a turn; take those that are lost out of ``left``."""
+    for key, run in list(left.items()):
+        try:
+            seconds = run(counts[key])
+        except LostError:
+            del left[key]
+        else:
+            yield key, seconds
 
 
 def stable(times: list[float]) -> bool:

@@ -16,7 +16,7 @@ from tvm import rpc
 from tvm_qnn import fleet, targets
 from tvm_qnn._tvm import relax, tvm
 from tvm_qnn.compare import facts, rates
-from tvm_qnn.compare.measure import Runner
+from tvm_qnn.compare.measure import LostError, Runner
 from tvm_qnn.compare.rows import HERE, REMOTE, Machine
 from tvm_qnn.compiler import Artifact
 from tvm_qnn.device_run import use_threads
@@ -127,7 +127,7 @@ class Board:
             raise
         except Exception as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise TargetError(
+            raise LostError(
                 f"{self._address}: {lines[-1]}; check it with: tvm-qnn doctor "
                 f"-t {self._target.name} --device {self._address}"
             ) from error

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tvm_qnn import targets as known_targets
 from tvm_qnn.compare import answers, emulate, operators, places
 from tvm_qnn.compare.built import Built, build
-from tvm_qnn.compare.measure import Progress, Runner, cost, in_rounds, ratio
+from tvm_qnn.compare.measure import LostError, Progress, Runner, cost, in_rounds, ratio
 from tvm_qnn.compare.memory import peak_bytes
 from tvm_qnn.compare.models import PEER, Model, onnx_file, read_model
 from tvm_qnn.compare.rows import (
@@ -56,6 +56,23 @@ class Entry:
         """What has the same value for variants whose times may be divided."""
         remote = self.place is not None and self.place.kind == REMOTE
         return self.variant.model, self.variant.machine if remote else places.THIS
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Give a board up that does not answer any more, with all that it told."""
+        try:
+            with self.place.guarded() if self.place is not None else nullcontext():
+                yield
+        except LostError as error:
+            self.give_up(error)
+            raise
+
+    def give_up(self, why: LostError) -> None:
+        """Model what could not be measured."""
+        self.place = self.run = None
+        self.variant = replace(
+            self.variant, machine="", latency=None, ratio=None, check=None, parts=str(why)
+        )
 
 
 def compare(
@@ -154,13 +171,10 @@ def _entry(
     built = build(model, target, lowering, tuned)
     entry = Entry(replace(built.variant, inputs=model.origin), model, built, place)
     if place is not None:
-        with place.guarded():
+        with suppress(LostError), entry.guarded():
             entry.run, outputs = place.program(built.artifact, model.arrays)
-        entry.variant = replace(
-            entry.variant,
-            machine=place.key,
-            check=answers.compared(place.kind, outputs, model.expected),
-        )
+            check = answers.compared(place.kind, outputs, model.expected)
+            entry.variant = replace(entry.variant, machine=place.key, check=check)
     return entry
 
 
@@ -198,8 +212,8 @@ def _time(entries: Sequence[Entry], limit: float, progress: Progress) -> None:
 
 def _guarded(entry: Entry) -> Runner:
     def run(count: int) -> float:
-        assert entry.run is not None
-        with entry.place.guarded() if entry.place is not None else nullcontext():
+        with entry.guarded():
+            assert entry.run is not None
             return entry.run(count)
 
     return run
@@ -215,26 +229,36 @@ def _machines(
         used = any(entry.variant.machine == place.key for entry in entries)
         if place.key not in found and used:
             progress(f"looking at {place.key}", len(found), len(where))
-            with place.guarded():
-                found[place.key] = place.machine()
+            try:
+                with place.guarded():
+                    found[place.key] = place.machine()
+            except LostError as error:
+                for entry in entries:
+                    if entry.place is place:
+                        entry.give_up(error)
     return found
 
 
 def _kernels(entry: Entry, machines: Mapping[str, Machine], threads: int, share: float) -> None:
     """Find the cost of every kernel of a variant, and of the whole where nothing runs it."""
-    built, variant = entry.built, entry.variant
+    built = entry.built
     assert built is not None
     if entry.place is not None:
         machine = machines[entry.place.key]
-        with entry.place.guarded():
+        with suppress(LostError), entry.guarded():
             timed = operators.measured(
                 built.operators, built.steps, entry.place, machine, built.target, threads, share
             )
-        peak = peak_bytes(built.artifact.path, threads) if entry.place.kind == HERE else None
-        entry.variant = replace(variant, operators=timed, peak_bytes=peak)
-        return
+            peak = peak_bytes(built.artifact.path, threads) if entry.place.kind == HERE else None
+            entry.variant = replace(entry.variant, operators=timed, peak_bytes=peak)
+            return
+    _model(entry, built)
+
+
+def _model(entry: Entry, built: Built) -> None:
+    """Find the cycles of a variant that nothing runs."""
     lacking = emulate.missing(built.target) or operators.too_large(built.operators)
-    check = None
+    check, known = None, [entry.variant.parts]
     if lacking is None:
         try:
             emulated = emulate.emulate(built.steps, built.target)
@@ -245,14 +269,12 @@ def _kernels(entry: Entry, machines: Mapping[str, Machine], threads: int, share:
         except RuntimeError as error:
             lacking = str(error)
     if lacking is not None:
+        known.append(f"no estimate: {lacking}")
         found = operators.by_table(built.operators, built.lowered, built.target)
     kind = ESTIMATED if lacking is None else TABLE
+    parts = "; ".join(filter(None, (*known, _left_out(found))))
     entry.variant = replace(
-        variant,
-        operators=found,
-        latency=_sum(kind, found),
-        parts="; ".join(filter(None, (lacking and f"no estimate: {lacking}", _left_out(found)))),
-        check=check,
+        entry.variant, operators=found, latency=_sum(kind, found), parts=parts, check=check
     )
 
 

@@ -18,6 +18,9 @@ VERSIONS = ("-22", "-21", "-20", "-19", "-18", "-17", "-16", "-15", "-14", "")
 ITERATIONS = 100
 
 
+MISSING = "llvm-mca is not installed (Debian: llvm)"
+
+
 @dataclass(frozen=True)
 class Tools:
     """The LLVM programs that estimates need, all of one version."""

@@ -55,7 +55,7 @@ def missing() -> str | None:
     """Return which tool lacks for estimates, None if all are there."""
     if lacking := programs.missing():
         return lacking
-    return None if blocks.Tools.find() else "llvm-mca is not installed (Debian: llvm)"
+    return None if blocks.Tools.find() else blocks.MISSING
 
 
 def calls_of(kernel: Kernel, inputs: Inputs, prepare: str, func: str) -> list[programs.Call]:

@@ -189,15 +189,20 @@ class Session:
                 default = next(costs)
                 tuning.settle(default, default if tuning.trace is None else next(costs))
             self._report(self.tunings, self.done, self._trials)
-        for tuning in self.tunings:
-            if tuning.best is not None:
-                self._keep(tuning)
+        self._keep(*(tuning for tuning in self.tunings if tuning.best is not None))
 
-    def _keep(self, tuning: Tuning) -> None:
+    def _keep(self, *tunings: Tuning) -> None:
+        """Write the database with what was found."""
+        for tuning in tunings:
+            record = self._record(tuning)
+            self._found[record.key] = record
+        save(self._database(), self._folder)
+
+    def _record(self, tuning: Tuning) -> Record:
         assert tuning.best is not None
         assert tuning.default is not None
         target, work, family, kernel = tuning.task.key
-        record = Record(
+        return Record(
             target=target,
             work=work,
             family=family,
@@ -209,8 +214,6 @@ class Session:
             device=self._device.description,
             trace=tuning.trace,
         )
-        self._found[record.key] = record
-        save(self._database(), self._folder)
 
     def _path(self, task: Task) -> Path:
         return self._arguments / f"{task.key[-1]}.npz"
