@@ -155,7 +155,8 @@ class Estimate:
         if not target.mca_cpu or target.qemu_cpu is None:
             raise TargetError(f"--device estimate: no model of {target.name}; choose a board")
         self._target = target
-        self._pool = Pool(TIMEOUT)
+        # Building, emulation and costs in one; a large kernel on a busy machine takes its time.
+        self._pool = Pool(4 * TIMEOUT)
         self.description = f"llvm-mca {' '.join(target.mca_cpu)}, {tools.version()}"
 
     def measure(self, jobs: Sequence[Job], rounds: int = 1) -> list[Result]:
