@@ -1,5 +1,8 @@
 """Shared by all tests: where helpers lie, when emulated tests can run, the command line."""
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -56,5 +59,7 @@ def start():
 
     yield run
     for process in started:
-        process.terminate()
+        # With its children, which would keep the pipe open.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         process.communicate(timeout=20)
