@@ -158,6 +158,8 @@ def make_taps_plan(work: CodebookWork, target: Target, group: int | None = None)
     right, columns, overlap = _axis(
         conv.width, conv.out_width, conv.kernel[1], conv.strides[1], left, conv.dilation[1]
     )
+    # Rows may share padding that lies between their outputs, but no outputs.
+    overlap = min(overlap, columns - conv.out_width)
     pitch = columns - overlap
     positions = (conv.out_height - 1) * pitch + conv.out_width
     found = []

@@ -25,7 +25,7 @@ from tests.schedules.test_random import works
 from tvm_qnn import spec
 from tvm_qnn._tvm import tvm
 from tvm_qnn.estimate.samples import random_codebook
-from tvm_qnn.ops.workload import CodebookWork, Epilogue
+from tvm_qnn.ops.workload import CodebookWork, ConvWork, Epilogue
 from tvm_qnn.schedules import CODEBOOK_FAMILIES, candidates, family
 from tvm_qnn.schedules.codebook_taps import Taps
 from tvm_qnn.spec import Codes
@@ -126,6 +126,21 @@ def test_channels_that_agree(target, taps):
         expected=spec.codebook_conv2d(drawn.x, weights, table, x_zero=1, padding=(1, 1, 1, 1)),
     )
     np.testing.assert_array_equal(run(work, Taps(), target, given), given.expected)
+
+
+@HOST
+@pytest.mark.parametrize("width", [1, 2])
+@pytest.mark.parametrize("padding", [(0, 1, 0, 1), (1, 2, 2, 3)])
+def test_padding_beyond_the_kernel_makes_outputs_of_its_own(target, width, padding):
+    """Rows share the padding between them only where no output lies in it."""
+    epilogue = Epilogue("requantize", Codes(0, 2, 2))
+    work = ConvWork(
+        1, 3, 3, 16, 16, (1, width), Codes(0, 1), Codes(0, 2), padding=padding, epilogue=epilogue
+    )  # fmt: skip
+    for groups in (1, 16):
+        codebook = CodebookWork(replace(work, groups=groups))
+        inputs = random_codebook(codebook, 0)
+        np.testing.assert_array_equal(run(codebook, Taps(), target, inputs), inputs.expected)
 
 
 @HOST
