@@ -120,7 +120,7 @@ def lower(mod: Any, target: Target, tuned: Database = UNTUNED) -> Lowered:
                 return convolution(rewriter, source, [epilogue, call], name)
         if is_fixed(call):
             return fixed(rewriter, call, name)
-        return lower_pointwise(rewriter, call)
+        return lower_pointwise(rewriter, call, target)
 
     def convolution(rewriter: Rewriter, call: Any, after: list[Any], name: str) -> Any:
         attrs = attrs_of(call)

@@ -8,14 +8,15 @@ from tvm_qnn._tvm import relax
 from tvm_qnn.ops import attrs_of, codes_of, is_op, shape_of
 from tvm_qnn.passes.rewrite import Rewriter
 from tvm_qnn.schedules import pointwise
+from tvm_qnn.targets.record import Target
 
 
-def lower_pointwise(rewriter: Rewriter, call: Any) -> Any:
+def lower_pointwise(rewriter: Rewriter, call: Any, target: Target) -> Any:
     """Return the ``call_tir`` of a conversion, addition, pooling or packing, or None."""
     func = _function(call)
     if func is None:
         return None
-    function = rewriter.function(func, call.op.name.replace(".", "_"))
+    function = rewriter.function(pointwise.scheduled(func, target), call.op.name.replace(".", "_"))
     return relax.call_tir(function, list(call.args), call.ty)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from tvm_qnn.ops import attrs_of, build, codes_of, is_op, make, shape_of
 from tvm_qnn.passes.rewrite import Rewriter, name_of, rewrite
 from tvm_qnn.passes.workloads import CONVOLUTIONS
+from tvm_qnn.schedules import READS_PLANES
 
 WORD = 32
 
@@ -26,7 +27,7 @@ def plan_layout(mod: Any) -> Any:
             return None
         attrs, x = attrs_of(call), call.args[0]
         channels = shape_of(x)[-1]
-        if attrs["kernel"] != "bitserial" or attrs["x_layout"] != "codes" or channels % WORD:
+        if attrs["kernel"] not in READS_PLANES or attrs["x_layout"] != "codes" or channels % WORD:
             return None
         if x not in packed:
             planes = f"{name_of(x)}_planes"

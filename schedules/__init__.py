@@ -1,4 +1,4 @@
-"""Kernel families: exact integer convolutions and matrix products for CPUs."""
+"""Kernel families: exact integer convolutions and matrix products."""
 
 from __future__ import annotations
 
@@ -13,23 +13,39 @@ from tvm_qnn.schedules.arm_dot import ArmDot
 from tvm_qnn.schedules.bitserial import BitSerial
 from tvm_qnn.schedules.codebook import Indicators
 from tvm_qnn.schedules.codebook_taps import Taps
+from tvm_qnn.schedules.cuda_cores import CudaCores
+from tvm_qnn.schedules.cuda_operands import Bits, Bytes
+from tvm_qnn.schedules.cuda_tensor import CudaTensor
 from tvm_qnn.schedules.depthwise import Depthwise
 from tvm_qnn.schedules.dot import Dot
 from tvm_qnn.schedules.family import Family, Kernel, Refusal
 from tvm_qnn.schedules.reference import Reference
 from tvm_qnn.targets.record import Target
 
-__all__ = ["CODEBOOK_FAMILIES", "FAMILIES", "Family", "Kernel", "Refusal", "candidates", "family"]
+__all__ = [
+    "CODEBOOK_FAMILIES", "FAMILIES", "READS_PLANES", "Family", "Kernel", "Refusal", "candidates",
+    "family",
+]  # fmt: skip
 
 _INTEGER = (
-    ByArchitecture("bitserial", {"x86_64": (BitSerial(),), "aarch64": (ArmBitSerial(),)}),
+    ByArchitecture(
+        "bitserial",
+        {
+            "x86_64": (BitSerial(),),
+            "aarch64": (ArmBitSerial(),),
+            "cuda": (CudaCores("bitserial", Bits()),),
+        },
+    ),
     ByArchitecture(
         "dot",
         {
             "x86_64": (Dot(dot_x86.instructions), Depthwise()),
             "aarch64": (ArmDot(), ArmDepthwise(), Depthwise()),
+            "cuda": (CudaCores("dot", Bytes()),),
         },
     ),
+    ByArchitecture("mma", {"cuda": (CudaTensor("mma", Bytes()),)}),
+    ByArchitecture("bmma", {"cuda": (CudaTensor("bmma", Bits()),)}),
     Reference(),
 )
 FAMILIES: tuple[Family[ConvWork], ...] = _INTEGER
@@ -43,9 +59,15 @@ CODEBOOK_FAMILIES: tuple[Family[CodebookWork], ...] = (
 """All families of convolutions with codebook weights: by adding taps, or by indicator weights."""
 
 
-def families(work: ConvWork | CodebookWork) -> tuple[Family[Any], ...]:
-    """Return the families for a kind of work."""
-    return CODEBOOK_FAMILIES if isinstance(work, CodebookWork) else FAMILIES
+_TENSOR_CORES = ("mma", "bmma")
+READS_PLANES = frozenset({"bitserial", "bmma"})
+"""Families that take bit planes, and pack codes themselves where they get codes."""
+
+
+def families(work: ConvWork | CodebookWork, target: Target) -> list[Family[Any]]:
+    """Return the families for a kind of work on a kind of processor."""
+    found = CODEBOOK_FAMILIES if isinstance(work, CodebookWork) else FAMILIES
+    return [f for f in found if target.gpu is not None or f.name not in _TENSOR_CORES]
 
 
 def family(name: str, *, codebook: bool = False) -> Family[Any]:
@@ -68,7 +90,7 @@ def candidates(
     """
     able: list[tuple[Family[Any], float]] = []
     refusals: list[Refusal] = []
-    for candidate in families(work):
+    for candidate in families(work, target):
         refused = candidate.supports(work, target)
         if refused is None:
             able.append((candidate, candidate.cycles(work, target)))

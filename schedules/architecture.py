@@ -19,7 +19,7 @@ class ByArchitecture:
 
     Args:
         name: of the family.
-        parts: for each ``Target.arch`` the kernels for it.
+        parts: for each ``Target.processor`` the kernels for it.
     """
 
     def __init__(self, name: str, parts: Mapping[str, Sequence[TiledFamily]]) -> None:
@@ -28,9 +28,9 @@ class ByArchitecture:
 
     def supports(self, work: ConvWork, target: Target) -> Refusal | None:
         """See :class:`tvm_qnn.schedules.family.Family`."""
-        refusals = [part.supports(work, target) for part in self._parts.get(target.arch, ())]
+        refusals = [part.supports(work, target) for part in self._parts.get(target.processor, ())]
         if not refusals:
-            return Refusal(self.name, f"no kernels for {target.arch}")
+            return Refusal(self.name, f"no kernels for {target.processor}")
         return None if None in refusals else refusals[0]
 
     def part(self, work: ConvWork, target: Target) -> TiledFamily:
@@ -39,7 +39,7 @@ class ByArchitecture:
         Raises:
             ValueError: if none does.
         """
-        for part in self._parts.get(target.arch, ()):
+        for part in self._parts.get(target.processor, ()):
             if part.supports(work, target) is None:
                 return part
         raise ValueError(str(self.supports(work, target)))

@@ -103,8 +103,9 @@ class Indicators:
         count = int(np.prod(work.conv.weight_shape))
         stream = te.placeholder((packed_bytes(count, work.conv.w.bits),), "uint8", "stream")
         prepare = layout_func(
-            stream, _expanded(work, inner, stream), packed.shape, packed.layout, packed.lanes
-        )
+            stream, _expanded(work, inner, stream), target, packed.shape, packed.layout,
+            packed.lanes,
+        )  # fmt: skip
         return Kernel(
             name,
             scheduled(self, func, work, target, trace, name),

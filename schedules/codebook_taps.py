@@ -68,6 +68,8 @@ class Taps:
 
     def supports(self, work: CodebookWork, target: Target) -> Refusal | None:
         """See :class:`tvm_qnn.schedules.family.Family`."""
+        if target.gpu is not None:
+            return Refusal(self.name, "adds taps in vectors of a CPU")
         conv = work.conv
         dtype = conv.x.dtype
         if dtype not in ("uint8", "int8"):

@@ -73,6 +73,12 @@ def store(buffer: Any, value: Any, *indices: Any) -> None:
     T.buffer_store(buffer, value, list(indices))
 
 
+def named(name: str, buffer: Any) -> Any:
+    """Give a buffer the name by which it is printed and found."""
+    IRBuilder.name(name, buffer)
+    return buffer
+
+
 @contextmanager
 def function(name: str) -> Iterator[Callable[[], Any]]:
     """Open a PrimFunc; the yielded function returns it after the ``with`` block."""

@@ -24,7 +24,7 @@ from tvm_qnn.schedules.epilogue import (
     rounded_index,
 )
 from tvm_qnn.schedules.plan import WORD, Plan
-from tvm_qnn.schedules.stages import PackWord, pack_word, unflatten
+from tvm_qnn.schedules.stages import PACK_ANYWHERE, PackWord, unflatten
 
 Sums = Callable[[Any, Any, Any, Any], Any]
 """From (n, h, w, block of channels) to the vector of int32 sums D there."""
@@ -141,7 +141,7 @@ def emit_output(
     plan: Plan,
     total: Sums,
     args: Arguments,
-    word_of: PackWord = pack_word,
+    word_of: PackWord = PACK_ANYWHERE,
     read_later: bool = False,
 ) -> None:
     """Write the blocks from accumulators to the result.
@@ -201,10 +201,10 @@ def emit_output(
         words = int(args.out.shape[4])
         with ir.stage("out", (*shape, stored)) as axes, inside_row(axes, plan):
             *position, k = axes
-            vector = result[(*position, ir.lanes_at(k * WORD, WORD))]
+            indices = word_of.read(result, position, k * WORD)
             with ir.guard(k < words if stored != words else None):
                 for p in range(codes.bits):
-                    ir.store(args.out, word_of(vector, p), *place(*position), p, k)
+                    ir.store(args.out, word_of.word(indices, p), *place(*position), p, k)
         return
     whole, rest = divmod(work.out_channels, lanes)
     with ir.stage("out", (*shape, plan.columns)) as axes:

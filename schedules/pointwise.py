@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from tvm_qnn._tvm import s_tir, te, tirx, tvm
+from tvm_qnn.schedules import cuda
 from tvm_qnn.schedules.epilogue import ROUND
 from tvm_qnn.schedules.ir import STATIC_ATTRS, unfused
 from tvm_qnn.spec import Codes, output_size
+from tvm_qnn.targets.record import Target
 
 LANES = 16
 Shape = Sequence[int]
@@ -217,14 +219,26 @@ def pack(shape: Shape, codes: Codes) -> Any:
 
 
 def finish(name: str, inputs: Sequence[Any], out: Any) -> Any:
-    """Make the PrimFunc and schedule it: the last axis in vectors inside of the reduction."""
-    func = te.create_prim_func([*inputs, out]).with_attr("global_symbol", name)
+    """Make the PrimFunc ``qnn_name``, whose one block is ``out``."""
+    return te.create_prim_func([*inputs, out]).with_attr("global_symbol", f"qnn_{name}")
+
+
+def scheduled(func: Any, target: Target) -> Any:
+    """Schedule a function of this file for a target."""
     sch = s_tir.Schedule(tvm.IRModule({"main": func}))
+    if target.gpu is not None:
+        cuda.bind(sch, sch.get_sblock("out"))
+    else:
+        _vectorize(sch)
+    return sch.mod["main"].with_attrs(STATIC_ATTRS)
+
+
+def _vectorize(sch: Any) -> None:
+    """Put the last axis in vectors inside of the reduction."""
     block = sch.get_sblock("out")
     loops = sch.get_loops(block)
-    rank = len(out.shape)
-    last = int(out.shape[-1])
-    if rank and last > 1:
+    rank = len(sch.get(block).writes[0].source.shape)
+    if rank and (last := int(sch.get(loops[rank - 1]).extent)) > 1:
         lanes = LANES if last >= LANES else last
         outer, inner = sch.split(loops[rank - 1], [None, lanes])
         reduction = loops[rank:]
@@ -234,4 +248,3 @@ def finish(name: str, inputs: Sequence[Any], out: Any) -> Any:
             sch.vectorize(inner)
     if loops[rank:]:
         sch.decompose_reduction(block, loops[rank])
-    return sch.mod["main"].with_attrs({**STATIC_ATTRS, "global_symbol": f"qnn_{name}"})

@@ -7,10 +7,12 @@ from typing import Any
 
 from tvm_qnn._tvm import s_tir, te, tirx
 from tvm_qnn.ops.workload import ConvWork
+from tvm_qnn.schedules import cuda
 from tvm_qnn.schedules.algebra import Digits
 from tvm_qnn.schedules.ir import STATIC_ATTRS
 from tvm_qnn.schedules.plan import WORD, ceil_div
 from tvm_qnn.spec import packed_bytes
+from tvm_qnn.targets.record import Target
 
 Layout = Callable[..., Any]
 
@@ -44,12 +46,14 @@ def stream_index(stream: Any, place: Any, bits: int) -> Any:
 
 
 def prepare_func(
-    work: ConvWork, shape: tuple[int, ...], layout: Callable[[Any], Layout], lanes: int = 1
-) -> Any:
+    work: ConvWork, target: Target, shape: tuple[int, ...], layout: Callable[[Any], Layout],
+    lanes: int = 1,
+) -> Any:  # fmt: skip
     """Return the PrimFunc ``(stream uint8, packed)``.
 
     Args:
         work: the convolution.
+        target: for which device.
         shape: shape of the packed weights.
         layout: from the tensor of indices OHWI to the body of ``te.compute`` over ``shape``.
         lanes: output channels that the last axis runs over, if it does.
@@ -57,19 +61,23 @@ def prepare_func(
     o, kh, kw, c = work.weight_shape
     stream = te.placeholder((packed_bytes(o * kh * kw * c, work.w.bits),), "uint8", "stream")
     indices = stream_indices(stream, (o, kh, kw, c), work.w.bits)
-    return layout_func(stream, indices, shape, layout, lanes)
+    return layout_func(stream, indices, target, shape, layout, lanes)
 
 
 def layout_func(
-    stream: Any, indices: Any, shape: tuple[int, ...], layout: Callable[[Any], Layout], lanes: int
-) -> Any:
+    stream: Any, indices: Any, target: Target, shape: tuple[int, ...],
+    layout: Callable[[Any], Layout], lanes: int,
+) -> Any:  # fmt: skip
     """Return the PrimFunc ``(stream, packed)`` from a stream and the indices computed from it."""
     packed = te.compute(shape, layout(indices), name="packed")
     sch = s_tir.Schedule(te.create_prim_func([stream, packed]))
-    # Weights of one output channel are neighbours: read them in order, write them apart.
-    loops = sch.get_loops(sch.get_sblock("packed"))[: len(shape)]
-    channel, *rest = sch.split(loops[-1], [lanes, shape[-1] // lanes])
-    sch.reorder(channel, *loops[1:-1], *rest)
+    if target.gpu is not None:
+        cuda.bind_rest(sch)
+    else:
+        # Weights of one output channel are neighbours: read them in order, write them apart.
+        loops = sch.get_loops(sch.get_sblock("packed"))[: len(shape)]
+        channel, *rest = sch.split(loops[-1], [lanes, shape[-1] // lanes])
+        sch.reorder(channel, *loops[1:-1], *rest)
     return sch.mod["main"].with_attrs({**STATIC_ATTRS, "global_symbol": "prepare"})
 
 
@@ -80,6 +88,14 @@ def weight_digit(indices: Any, digits: Digits, dtype: str, o: Any, i: Any, j: An
     return tirx.if_then_else(
         tirx.all(o < outputs, c < inputs), digit.astype(dtype), tirx.const(0, dtype)
     )
+
+
+def byte_word(indices: Any, digits: Digits, o: Any, i: Any, j: Any, word: Any) -> Any:
+    """Collect the digits of 4 input channels, as bytes."""
+    k = te.reduce_axis((0, 4), "byte")
+    digit = weight_digit(indices, digits, "int32", o, i, j, word * 4 + k)
+    byte = (digit & 255).astype("uint32")
+    return te.sum(byte << (k * 8).astype("uint32"), axis=k)
 
 
 def plane_word(indices: Any, digits: Digits, plane: Any, o: Any, i: Any, j: Any, word: Any) -> Any:

@@ -64,6 +64,8 @@ class Record:
 
 def target_key(target: Target) -> str:
     """Name what tuned schedules depend on: the features on x86, the processor model on ARM."""
+    if target.gpu is not None:
+        return f"cuda-{target.gpu.arch}"
     if target.arch == "aarch64":
         return f"aarch64-{target.cpu}"
     return "-".join([target.arch, *sorted(target.features)])

@@ -12,7 +12,7 @@ from typing import Any
 
 from tvm_qnn._tvm import tirx
 from tvm_qnn.ops.workload import ConvWork
-from tvm_qnn.schedules import ir, stages
+from tvm_qnn.schedules import cuda, ir, stages
 from tvm_qnn.schedules.algebra import Correction, Digits, index_digits, value_digits
 from tvm_qnn.schedules.epilogue import has_result
 from tvm_qnn.schedules.family import Refusal
@@ -110,6 +110,9 @@ class Reference(TiledFamily):
 
     def schedule(self, sch: Any, work: ConvWork, target: Target) -> None:
         """Keep the sums of one pixel in cache, with the channels innermost."""
+        if target.gpu is not None:
+            cuda.bind_rest(sch)
+            return
         _, _, w, _ = sch.get_loops(sch.get_sblock("out"))
         if has_result(work, self.plan(work, target)):
             sch.compute_at(sch.get_sblock("result"), w)

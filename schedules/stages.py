@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tvm_qnn._tvm import tirx
@@ -12,8 +13,18 @@ from tvm_qnn.schedules.algebra import Digits
 from tvm_qnn.schedules.plan import WORD, Plan, ceil_div
 from tvm_qnn.targets.record import Target
 
-PackWord = Callable[[Any, int], Any]
-"""From a vector uint8x32 of indices and a plane number to a word uint32 with that bit of each."""
+
+@dataclass(frozen=True)
+class PackWord:
+    """How a target collects a bit plane of 32 channels.
+
+    Attributes:
+        read: from (buffer of indices uint8, position, first channel) to the indices of 32 channels.
+        word: from these and a plane number to the word uint32 with that bit of each.
+    """
+
+    read: Callable[[Any, Sequence[Any], Any], Any]
+    word: Callable[[Any, int], Any]
 
 
 def input_shape(work: ConvWork, plan: Plan) -> tuple[int, int, int]:
@@ -139,13 +150,23 @@ def pack_planes(indices: Any, bits: int, pack_word: PackWord) -> Any:
     words = channels // WORD
     planes = ir.alloc((n, h, w, bits, words), "uint32")
     with ir.stage("pack_input", (n, h, w, words)) as (vn, vh, vw, k):
-        vector = indices[vn, vh, vw, ir.lanes_at(k * WORD, WORD)]
+        found = pack_word.read(indices, (vn, vh, vw), k * WORD)
         for p in range(bits):
-            ir.store(planes, pack_word(vector, p), vn, vh, vw, p, k)
+            ir.store(planes, pack_word.word(found, p), vn, vh, vw, p, k)
     return planes
 
 
-def pack_word(indices: Any, plane: int) -> Any:
+def read_vector(indices: Any, position: Sequence[Any], first: Any) -> Any:
+    """Read a vector uint8x32."""
+    return indices[(*position, ir.lanes_at(first, WORD))]
+
+
+def read_scalars(indices: Any, position: Sequence[Any], first: Any) -> list[Any]:
+    """Read 32 numbers, on a processor without vectors."""
+    return [indices[(*position, first + i)] for i in range(WORD)]
+
+
+def pack_vector(indices: Any, plane: int) -> Any:
     """Collect bit ``plane`` of 32 indices into a word, with instructions that every target has."""
     wide = ir.cast(indices, "uint32", WORD)
     bits = tirx.bitwise_and(
@@ -200,7 +221,20 @@ def tap(work: ConvWork, h: Any, w: Any, i: Any, j: Any) -> tuple[Any, Any]:
     )
 
 
-def pack_word_x86(indices: Any, plane: int) -> Any:
+def pack_scalars(indices: list[Any], plane: int) -> Any:
+    """Collect bit ``plane`` of 32 numbers."""
+    one = tirx.const(1, "uint32")
+    bits = [
+        tirx.bitwise_and(tirx.shift_right(ir.cast(i, "uint32"), tirx.const(plane, "uint32")), one)
+        for i in indices
+    ]
+    word: Any = bits[0]
+    for place, bit in enumerate(bits[1:], 1):
+        word = tirx.bitwise_or(word, tirx.shift_left(bit, tirx.const(place, "uint32")))
+    return word
+
+
+def pack_x86(indices: Any, plane: int) -> Any:
     """Collect bit ``plane`` of 32 indices into a word, from the sign bits of bytes (VPMOVMSKB).
 
     The fence (no instruction) hides from LLVM where the word comes from: LLVM 22 reads an undefined
@@ -212,7 +246,7 @@ def pack_word_x86(indices: Any, plane: int) -> Any:
     return tirx.reinterpret("uint32", fenced)
 
 
-def pack_word_aarch64(indices: Any, plane: int) -> Any:
+def pack_aarch64(indices: Any, plane: int) -> Any:
     """Collect bit ``plane`` of 32 indices into a word, joining neighbouring bytes (ADDP)."""
     one = ir.const(1, "uint8", WORD)
     bits = tirx.bitwise_and(tirx.shift_right(indices, ir.const(plane, "uint8", WORD)), one)
@@ -224,10 +258,15 @@ def pack_word_aarch64(indices: Any, plane: int) -> Any:
     return tirx.Shuffle([tirx.reinterpret("uint32x4", low)], [0])
 
 
-PACK_WORD: dict[str, PackWord] = {"x86_64": pack_word_x86, "aarch64": pack_word_aarch64}
-"""The fastest way to collect a bit plane on each architecture that has a better one."""
+PACK_WORD = {
+    "x86_64": PackWord(read_vector, pack_x86),
+    "aarch64": PackWord(read_vector, pack_aarch64),
+    "cuda": PackWord(read_scalars, pack_scalars),
+}
+"""The fastest way to collect a bit plane on each processor that has a better one."""
+PACK_ANYWHERE = PackWord(read_vector, pack_vector)
 
 
 def pack_word_for(target: Target) -> PackWord:
     """Return the fastest way of a target to collect a bit plane."""
-    return PACK_WORD.get(target.arch, pack_word)
+    return PACK_WORD.get(target.processor, PACK_ANYWHERE)

@@ -142,7 +142,7 @@ class TiledFamily(ABC):
         return Kernel(
             name=name,
             func=scheduled(self, func, work, target, trace, name),
-            prepare=prepare_func(work, packed.shape, packed.layout, packed.lanes),
+            prepare=prepare_func(work, target, packed.shape, packed.layout, packed.lanes),
             packed_shape=packed.shape,
             packed_dtype=packed.dtype,
             constants=constants,

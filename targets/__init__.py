@@ -6,14 +6,24 @@ import shutil
 
 from tvm_qnn.device_run import machine_arch
 from tvm_qnn.errors import TargetError
-from tvm_qnn.targets import arm, x86
+from tvm_qnn.targets import arm, cuda, x86
 from tvm_qnn.targets.host import host, processor
 from tvm_qnn.targets.instructions import missing_flags
-from tvm_qnn.targets.record import Rates, Target
+from tvm_qnn.targets.record import Gpu, Rates, Target
 
-__all__ = ["Rates", "Target", "all_targets", "get", "host", "names", "processor", "reachable"]
+__all__ = [
+    "Gpu",
+    "Rates",
+    "Target",
+    "all_targets",
+    "get",
+    "host",
+    "names",
+    "processor",
+    "reachable",
+]
 
-_RECORDS = (arm.AARCH64, arm.RPI3, arm.RPI4, arm.RPI5, x86.AVX2, x86.AVX512_VNNI)
+_RECORDS = (arm.AARCH64, arm.RPI3, arm.RPI4, arm.RPI5, x86.AVX2, x86.AVX512_VNNI, *cuda.ALL)
 
 
 def all_targets() -> tuple[Target, ...]:
@@ -40,6 +50,13 @@ def get(name: str) -> Target:
     raise TargetError(f"unknown target {name!r}: choose one of {', '.join(names())}")
 
 
+def _reachable_gpu() -> str:
+    """Say whether this machine emulates GPUs; a real one runs what was compiled for it."""
+    if shutil.which("g++"):
+        return "emulated: CUDA source compiled by g++, exact results, meaningless times"
+    return "unreachable: apt-get install g++ emulates it, or copy the artifact to a GPU machine"
+
+
 def emulator(target: Target) -> str | None:
     """Return the path of the qemu-user program for ``target``, or None if it is not installed."""
     return shutil.which(f"qemu-{target.arch}") or shutil.which(f"qemu-{target.arch}-static")
@@ -50,6 +67,8 @@ def reachable(target: Target) -> str:
 
     The line starts with ``native``, ``emulated`` or ``unreachable``.
     """
+    if target.gpu is not None:
+        return _reachable_gpu()
     if target.arch == machine_arch():
         missing = missing_flags(target)
         if not missing:

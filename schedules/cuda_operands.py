@@ -1,0 +1,263 @@
+"""What a word of 32 bits is to the kernels for CUDA: bits of one plane, or four bytes.
+
+Kernels read activations by words, a group of neighbouring ones at once, and know of operands only
+what is here: how words are read, how weights are packed into words, and what their products are.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from tvm_qnn._tvm import tirx
+from tvm_qnn.ops.workload import ConvWork
+from tvm_qnn.schedules import cuda_code, ir, stages
+from tvm_qnn.schedules.algebra import Digits, fitting_digits, index_digits, kept_digits
+from tvm_qnn.schedules.bitserial import MOST_PAIRS, planes_of, weight_digits
+from tvm_qnn.schedules.bitserial_x86 import horner
+from tvm_qnn.schedules.plan import WORD, ceil_div
+from tvm_qnn.schedules.prepare import byte_word, plane_word
+
+_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Words:
+    """The activations of a kernel.
+
+    Attributes:
+        read: from (position (n, h, w), part, first word, count) to a vector of words.
+        outside: from a part to the word of a tap outside of the image.
+        pixel_sum: the sum of the digits of a pixel, a term from (n, h, w, group, reduction).
+        extents: of the reduction of ``pixel_sum``.
+    """
+
+    read: Callable[[Sequence[Any], Any, Any, int], Any]
+    outside: Callable[[Any], Any]
+    pixel_sum: Callable[..., Any]
+    extents: tuple[int, ...]
+
+
+class Operands(ABC):
+    """What words are.
+
+    Attributes:
+        granule: input channels of a word.
+    """
+
+    granule: ClassVar[int]
+
+    @abstractmethod
+    def refuse(self, work: ConvWork) -> tuple[str, str] | None:
+        """Return why the codes do not fit, and what would help, or None."""
+
+    @abstractmethod
+    def digits(self, work: ConvWork) -> tuple[Digits, Digits]:
+        """Return how activations and weights are stored."""
+
+    @abstractmethod
+    def parts(self, work: ConvWork) -> tuple[int, int]:
+        """Return how many words stand for the same channels of activations and of weights."""
+
+    def weighed(self, work: ConvWork, total: Any, x: Any, w: Any) -> Any:
+        """Return the sum of products of part ``x`` and part ``w`` times its factor."""
+        return total
+
+    @abstractmethod
+    def stages(self, work: ConvWork) -> int:
+        """Return how many kernels bring activations into words."""
+
+    @abstractmethod
+    def kind(self, work: ConvWork) -> str:
+        """Return what words hold, as tensor cores call it."""
+
+    @abstractmethod
+    def words(self, work: ConvWork, x: Any, fill: int) -> Words:
+        """Write the blocks that bring activations into words; ``fill`` is the digit outside."""
+
+    @abstractmethod
+    def weight(
+        self, work: ConvWork, indices: Any, part: Any, o: Any, i: Any, j: Any, word: Any
+    ) -> Any:
+        """Return a word of weights as a tensor expression."""
+
+    @abstractmethod
+    def update(self, work: ConvWork, x: list[Any], w: list[Any], acc: Any) -> Any:
+        """Return a sum and the products of all parts of one word, on CUDA cores."""
+
+
+class Bits(Operands):
+    """Bit planes: of indices of activations, of digits of weights."""
+
+    granule = WORD
+
+    def refuse(self, work: ConvWork) -> tuple[str, str] | None:
+        """See :class:`Operands`."""
+        pairs = work.x.bits * planes_of(weight_digits(work))
+        if pairs > MOST_PAIRS:
+            return f"{pairs} products of bit planes", f"at most {MOST_PAIRS}; others take bytes"
+        return None
+
+    def digits(self, work: ConvWork) -> tuple[Digits, Digits]:
+        """See :class:`Operands`."""
+        return index_digits(work.x, (work.x_zero,)), weight_digits(work)
+
+    def parts(self, work: ConvWork) -> tuple[int, int]:
+        """See :class:`Operands`."""
+        return work.x.bits, planes_of(weight_digits(work))
+
+    def weighed(self, work: ConvWork, total: Any, x: Any, w: Any) -> Any:
+        """See :class:`Operands`: the last plane of negative digits counts negative."""
+        digits = weight_digits(work)
+        total = tirx.shift_left(total, ir.cast(x + w, "int32"))
+        if digits.lo >= 0:
+            return total
+        return tirx.Select(w == planes_of(digits) - 1, 0 - total, total)
+
+    def stages(self, work: ConvWork) -> int:
+        """See :class:`Operands`."""
+        return 0 if work.x_planes else 1
+
+    def kind(self, work: ConvWork) -> str:
+        """See :class:`Operands`."""
+        return "b1"
+
+    def words(self, work: ConvWork, x: Any, fill: int) -> Words:
+        """See :class:`Operands`."""
+        planes = x if work.x_planes else _pack_input(x, work, self.digits(work)[0])
+        full, none = tirx.const(2**WORD - 1, "uint32"), tirx.const(0, "uint32")
+
+        def read(place: Sequence[Any], part: Any, first: Any, count: int) -> Any:
+            return planes[(*place, part, ir.lanes_at(first, count))]
+
+        def outside(part: Any) -> Any:
+            bit = tirx.bitwise_and(tirx.shift_right(tirx.const(fill, "int32"), part), 1)
+            return tirx.Select(bit != 0, full, none)
+
+        def ones(n: Any, h: Any, w: Any, _: Any, k: Any) -> Any:
+            total: Any = 0
+            for p in range(work.x.bits):
+                total = total + ir.cast(tirx.popcount(planes[n, h, w, p, k]), "int32") * 2**p
+            return total
+
+        return Words(read, outside, ones, (ceil_div(work.in_channels, WORD),))
+
+    def weight(
+        self, work: ConvWork, indices: Any, part: Any, o: Any, i: Any, j: Any, word: Any
+    ) -> Any:
+        """See :class:`Operands`."""
+        return plane_word(indices, weight_digits(work), part, o, i, j, word)
+
+    def update(self, work: ConvWork, x: list[Any], w: list[Any], acc: Any) -> Any:
+        """See :class:`Operands`."""
+        return acc + horner(x, w, signed=weight_digits(work).lo < 0, lanes=1)
+
+
+class Bytes(Operands):
+    """Bytes: signed or unsigned ones of activations, signed ones of weights."""
+
+    granule = _BYTES
+
+    def refuse(self, work: ConvWork) -> tuple[str, str] | None:
+        """See :class:`Operands`."""
+        if work.x_planes:
+            return "activations come as bit planes", "hand over codes"
+        if self._fit(work) is None:
+            return f"codes {work.x} and {work.w} do not fit a byte", "at most 8 bits"
+        return None
+
+    def _fit(self, work: ConvWork) -> tuple[str, Digits, Digits] | None:
+        """Return the dtype of activation digits, and both digits."""
+        w = fitting_digits(work.w, work.w_zero, -128, 127)
+        types = [("uint8", 0, 255), ("int8", -128, 127)]
+        for dtype, low, high in types if work.x.lo >= 0 else reversed(types):
+            x = kept_digits(work.x, work.x_zero, low, high)
+            if x is not None and w is not None:
+                return dtype, x, w
+        return None
+
+    def _fitted(self, work: ConvWork) -> tuple[str, Digits, Digits]:
+        found = self._fit(work)
+        assert found is not None
+        return found
+
+    def digits(self, work: ConvWork) -> tuple[Digits, Digits]:
+        """See :class:`Operands`."""
+        return self._fitted(work)[1:]
+
+    def parts(self, work: ConvWork) -> tuple[int, int]:
+        """See :class:`Operands`."""
+        return 1, 1
+
+    def stages(self, work: ConvWork) -> int:
+        """See :class:`Operands`."""
+        return 1 if self._converts(work) else 0
+
+    def _converts(self, work: ConvWork) -> bool:
+        """Tell whether codes are no words of digits yet."""
+        dtype, digits, _ = self._fitted(work)
+        return bool(work.in_channels % _BYTES) or not digits.identity or work.x.dtype != dtype
+
+    def kind(self, work: ConvWork) -> str:
+        """See :class:`Operands`."""
+        return "s8" if self._fitted(work)[0] == "int8" else "u8"
+
+    def words(self, work: ConvWork, x: Any, fill: int) -> Words:
+        """See :class:`Operands`."""
+        dtype, digits, _ = self._fitted(work)
+        if self._converts(work):
+            x = _digits_of_input(x, work, digits, dtype)
+
+        def read(place: Sequence[Any], _: Any, first: Any, count: int) -> Any:
+            some = x[(*place, ir.lanes_at(first * _BYTES, count * _BYTES))]
+            return tirx.reinterpret(ir.vector("uint32", count), some)
+
+        def value(n: Any, h: Any, w: Any, _: Any, c: Any) -> Any:
+            return ir.cast(x[n, h, w, c], "int32")
+
+        outside = tirx.const(fill % 256 * 0x01010101, "uint32")
+        return Words(read, lambda _: outside, value, (work.in_channels,))
+
+    def weight(
+        self, work: ConvWork, indices: Any, part: Any, o: Any, i: Any, j: Any, word: Any
+    ) -> Any:
+        """See :class:`Operands`."""
+        return byte_word(indices, self._fitted(work)[2], o, i, j, word)
+
+    def update(self, work: ConvWork, x: list[Any], w: list[Any], acc: Any) -> Any:
+        """See :class:`Operands`."""
+        return cuda_code.dp4a(x[0], w[0], acc, signed=self.kind(work) == "s8")
+
+
+def _pack_input(x: Any, work: ConvWork, digits: Digits) -> Any:
+    """Pack codes [N, H, W, C] into bit planes [N, H, W, bits, words] of their indices."""
+    words = ceil_div(work.in_channels, WORD)
+    planes = ir.alloc((work.batch, work.height, work.width, work.x.bits, words), "uint32")
+    with ir.stage("pack_input", (work.batch, work.height, work.width, words)) as (n, h, w, k):
+
+        def index(i: int) -> Any:
+            c = k * WORD + i
+            if work.in_channels % WORD == 0:
+                return stages.digit_of(x[n, h, w, c], digits, "int32")
+            read = stages.digit_of(x[n, h, w, tirx.min(c, work.in_channels - 1)], digits, "int32")
+            return tirx.Select(c < work.in_channels, read, tirx.const(0, "int32"))
+
+        indices = [index(i) for i in range(WORD)]
+        for p in range(work.x.bits):
+            ir.store(planes, stages.pack_scalars(indices, p), n, h, w, p, k)
+    return planes
+
+
+def _digits_of_input(x: Any, work: ConvWork, digits: Digits, dtype: str) -> Any:
+    """Store codes [N, H, W, C] as digits in whole words of channels; further ones are 0."""
+    channels = ceil_div(work.in_channels, _BYTES) * _BYTES
+    shape = (work.batch, work.height, work.width, channels)
+    stored = ir.alloc(shape, dtype)
+    with ir.stage("digits", shape) as (n, h, w, c):
+        digit = stages.digit_of(x[n, h, w, tirx.min(c, work.in_channels - 1)], digits, dtype)
+        if channels != work.in_channels:
+            digit = tirx.Select(c < work.in_channels, digit, tirx.const(0, dtype))
+        ir.store(stored, digit, n, h, w, c)
+    return stored

@@ -1,0 +1,260 @@
+"""Convolutions on the tensor cores of a GPU: families ``mma`` (bytes) and ``bmma`` (single bits).
+
+A warp has the sums of a tile of rows and columns in fragments. Rows are the pixels of the output,
+columns its channels; of single bits, each bit plane of a pixel is a row and each plane of a channel
+a column, and the planes are weighed and added once the sums are complete. Rows of the image come
+from shared memory by ``ldmatrix``; weights are packed in the order in which that reads a fragment,
+[columns / 16, steps / 8, 32 rows of matrices, 4 words].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from tvm_qnn._tvm import tirx
+from tvm_qnn.ops.workload import ConvWork
+from tvm_qnn.schedules import cuda, cuda_fragments, ir
+from tvm_qnn.schedules.algebra import Correction
+from tvm_qnn.schedules.cuda_fragments import DEPTH, REGISTERS, TILE, WARP
+from tvm_qnn.schedules.cuda_gemm import VECTOR, CudaFamily
+from tvm_qnn.schedules.family import Refusal
+from tvm_qnn.schedules.output import Sums
+from tvm_qnn.schedules.plan import WORD, Plan, ceil_div
+from tvm_qnn.schedules.tiled import Packed
+from tvm_qnn.targets.record import Target
+
+_TILES = (4, 4)
+"""Fragments down and across in the tile of a thread block without tuning."""
+_WARPS = (2, 2)
+_UNROLLED = 1024
+"""Statements of the body of an unrolled loop at most."""
+_SKEW = 4
+"""Words between rows in shared memory, so that eight rows lie in all banks."""
+
+
+class CudaTensor(CudaFamily):
+    """Any convolution of one group whose codes fit the operands."""
+
+    depth = DEPTH
+
+    def refuse(self, work: ConvWork, target: Target) -> Refusal | None:
+        """See :class:`TiledFamily`."""
+        refused = super().refuse(work, target)
+        if refused is not None:
+            return refused
+        assert target.gpu is not None
+        needed = "b1" if self.operands.kind(work) == "b1" else "s8"
+        if needed not in target.gpu.tensor:
+            reason = f"{target.gpu.arch} has no tensor cores for {needed}"
+            return Refusal(self.name, reason, "CUDA cores take it")
+        return None
+
+    def cycles(self, work: ConvWork, target: Target) -> float:
+        """See :class:`tvm_qnn.schedules.family.Family`."""
+        assert target.gpu is not None
+        down, across = self._tiles(work)
+        bits = self.operands.kind(work) == "b1"
+        rate = target.rates.tensor1 if bits else target.rates.tensor8
+        return self.estimate(work, target, (down * TILE, across * TILE), rate)
+
+    def plan(self, work: ConvWork, target: Target) -> Plan:
+        """See :class:`TiledFamily`."""
+        x_parts, w_parts = self.operands.parts(work)
+        rows, columns = (n * TILE for n in self._tiles(work))
+        # Whole pixels and channels, and whole words of channels when packing.
+        rows, columns = rows * _denominator(rows, x_parts), columns * _denominator(columns, w_parts)
+        if work.epilogue.pack:
+            columns *= _denominator(columns // w_parts, WORD)
+        return cuda.make_plan(work, rows // x_parts, columns // w_parts, 1, 1)
+
+    def _tiles(self, work: ConvWork) -> tuple[int, int]:
+        """Return the fragments down and across in the tile of a thread block."""
+        x_parts, w_parts = self.operands.parts(work)
+        rows, columns = cuda.rows_of(work) * x_parts, work.out_channels * w_parts
+        return tuple(
+            max(2, min(most, 1 << (ceil_div(extent, TILE) - 1).bit_length()))
+            for most, extent in zip(_TILES, (rows, columns), strict=True)
+        )  # type: ignore[return-value]
+
+    def packed(self, work: ConvWork, target: Target) -> Packed:
+        """See :class:`TiledFamily`."""
+        parts = self.operands.parts(work)[1]
+        columns = self.plan(work, target).columns * parts
+
+        def layout(indices: Any) -> Callable[..., Any]:
+            def word(tile: Any, k: Any, row: Any, place: Any) -> Any:
+                # The inverse of cuda_fragments.column_place.
+                matrix = tirx.floordiv(row, 8)
+                column = tile * TILE + 8 * tirx.floordiv(matrix, 2) + tirx.floormod(row, 8)
+                step = k * DEPTH + 4 * tirx.floormod(matrix, 2) + place
+                o, part = tirx.floordiv(column, parts), tirx.floormod(column, parts)
+                return self.weight_word(work, indices, part, o, step)
+
+            return word
+
+        shape = (columns // TILE, self.steps(work) // DEPTH, WARP, REGISTERS)
+        return Packed(shape, "uint32", layout)
+
+    def emit_sums(
+        self, work: ConvWork, target: Target, x: Any, w: Any, correction: Correction
+    ) -> tuple[Sums, Any]:
+        """See :class:`TiledFamily`."""
+        plan, (x_parts, w_parts) = self.plan(work, target), self.operands.parts(work)
+        words, kind = self.operands.words(work, x, correction.fill), self.operands.kind(work)
+        image = self.emit_image(work, plan, words)
+        window_sums = self.emit_window_sums(work, plan, words, correction)
+        # Of the type of the words, so that sums can take the place of words in shared memory.
+        acc = ir.alloc((plan.width_stored * x_parts, plan.columns * w_parts), "uint32")
+        with ir.stage("acc", acc.shape, (self.steps(work),)) as (row, column, step):
+            with ir.init():
+                ir.store(acc, tirx.const(0, "uint32"), row, column)
+            place = cuda_fragments.column_place(
+                tirx.floormod(column, TILE), tirx.floormod(step, DEPTH)
+            )
+            word = w[(tirx.floordiv(column, TILE), tirx.floordiv(step, DEPTH), *place)]
+            total = cuda_fragments.product(kind, image[row, step], word, acc[row, column])
+            ir.store(acc, total, row, column)
+
+        if (x_parts, w_parts) == (1, 1):
+            return lambda n, h, v, o: ir.cast(acc[v, o], "int32"), window_sums
+        combined = ir.alloc((plan.width_stored, plan.columns), "int32")
+        parts = (x_parts, w_parts)
+        with ir.stage("combined", combined.shape, parts) as (v, o, p, q):
+            with ir.init():
+                ir.store(combined, tirx.const(0, "int32"), v, o)
+            found = ir.cast(acc[v * x_parts + p, o * w_parts + q], "int32")
+            weighed = self.operands.weighed(work, found, p, q)
+            ir.store(combined, combined[v, o] + weighed, v, o)
+        return lambda n, h, v, o: combined[v, o], window_sums
+
+    def schedule(self, sch: Any, work: ConvWork, target: Target) -> None:
+        """See :class:`TiledFamily`.
+
+        Sampled are the tile of a thread block, how its warps share it, and how many fragments of
+        the reduction are copied at a time.
+        """
+        x_parts, w_parts = self.operands.parts(work)
+        kind = self.operands.kind(work)
+        down, across = self._tiles(work)
+        _, _, rows, columns = sch.get_loops(sch.get_sblock("out"))
+        granule = WORD if work.epilogue.pack else 1
+        row_tile, column_tile = _smallest(TILE, x_parts, 1), _smallest(TILE, w_parts, granule)
+        row0, row1 = self._blocks(sch, rows, row_tile, down * TILE // x_parts)
+        column0, column1 = self._blocks(
+            sch, columns, column_tile // granule, across * TILE // w_parts // granule
+        )
+        sch.reorder(row0, column0, row1, column1)
+        sch.bind(row0, "blockIdx.x")
+        sch.bind(column0, "blockIdx.y")
+        pack, late = work.epilogue.pack, []
+        for name, scope in (("result", "shared" if pack else "local"), ("combined", "local")):
+            if cuda.has_block(sch, name):
+                late.append(block := sch.get_sblock(name))
+                sch.set_scope(block, 0, scope)
+                sch.compute_at(block, column0, preserve_unit_loops=True)
+        acc = sch.get_sblock("acc")
+        sch.set_scope(acc, 0, "shared")
+        sch.compute_at(acc, column0, preserve_unit_loops=True)
+        *_, i, j, k = sch.get_loops(acc)
+        threads = self._multiply(sch, acc, (i, j, k), kind)
+        lane = cuda.share(sch, [row1, column1], threads)
+        if pack:
+            # Channels are shared by all threads before some of them pack words.
+            lane = cuda.share(sch, sch.get_loops(late.pop(0))[-2:], threads)
+        for block in late:
+            sch.compute_at(block, lane, preserve_unit_loops=True)
+        cuda.bind_rest(sch)
+
+    @staticmethod
+    def _blocks(sch: Any, loop: Any, unit: int, default: int) -> list[Any]:
+        """Split a loop of ``out`` into thread blocks and what is in one, whole units."""
+        extent = int(sch.get(loop).extent)
+        outer, inner = sch.split(loop, [extent // unit, unit])
+        many = max(1, default // unit)
+        (first, second), _ = cuda.sample(sch, outer, [extent // unit // many, many], 8)
+        return [first, sch.fuse(second, inner)]
+
+    def _multiply(
+        self, sch: Any, acc: Any, loops: tuple[Any, Any, Any], kind: str
+    ) -> list[tuple[str, Any]]:
+        """Share a tile among warps and put their parts on tensor cores; returns the threads."""
+        i, j, k = loops
+        (i, i3), (j, j3), (k, k3) = (
+            sch.split(loop, [None, size]) for loop, size in ((i, TILE), (j, TILE), (k, DEPTH))
+        )
+        sch.reorder(i, j, k, i3, j3, k3)
+        tile = sch.blockize(i3)
+        shared = []
+        for loop, most in zip((i, j), _WARPS, strict=True):
+            count = int(sch.get(loop).extent)
+            warps = math.gcd(count, most)
+            shared.append(cuda.sample(sch, loop, [warps, count // warps], 8))
+        ((i1, i2), (down, _)), ((j1, j2), (across, _)) = shared
+        count = int(sch.get(k).extent)
+        most = max(d for d in range(1, 5) if count % d == 0)
+        (k0, k1), _ = cuda.sample(sch, k, [count // most, most], 8)
+        sch.reorder(i1, j1, k0, k1, i2, j2)
+        sch.bind(i1, "threadIdx.z")
+        sch.bind(j1, "threadIdx.y")
+        warp = j1
+        threads = [("threadIdx.z", down), ("threadIdx.y", across), ("threadIdx.x", WARP)]
+        image = sch.get_sblock("image")
+        sch.set_scope(image, 0, "shared")
+        weights = cuda.cache_read(sch, tile, "weights", "shared")
+        for block, lanes in ((image, 1), (weights, VECTOR)):
+            sch.compute_at(block, k0, preserve_unit_loops=True)
+            cuda.fetch(sch, block, len(sch.get(block).iter_vars), threads, lanes)
+        sch.storage_align(image, 0, axis=-2, factor=8, offset=_SKEW)
+        sums = sch.cache_write(tile, 0, "warp")
+        sch.reverse_compute_at(sums, warp, preserve_unit_loops=True)
+        fragments = []
+        for block in (image, weights):
+            buffer = str(sch.get(block).writes[0].source.name)
+            fragments.append(loaded := cuda.cache_read(sch, tile, buffer, "warp"))
+            sch.compute_at(loaded, k1, preserve_unit_loops=True)
+        row_load, column_load = fragments
+        a, b = sch.get_loops(row_load)[-2:]
+        a0, a1 = sch.split(a, [None, TILE])
+        b0, b1 = sch.split(b, [None, DEPTH])
+        sch.reorder(a0, b0, a1, b1)
+        c, d = sch.get_loops(sums)[-2:]
+        c0, c1 = sch.split(c, [None, TILE])
+        d0, d1 = sch.split(d, [None, TILE])
+        sch.reorder(c0, d0, c1, d1)
+        clear = sch.decompose_reduction(tile, k0)
+        # Fragments are registers only where every index is known. The compiler of CUDA unrolls; TVM
+        # would lose sight of what belongs to a lane.
+        for loop in (k1, c0, sch.get_loops(clear)[-2]):
+            sch.annotate(loop, "pragma_auto_unroll_max_step", _UNROLLED)
+            sch.annotate(loop, "pragma_unroll_explicit", 0)
+        sch.transform_layout(
+            row_load, ("write", 0),
+            lambda i, k: (i // TILE, k // DEPTH, *cuda_fragments.row_fragment(i % TILE, k % DEPTH)),
+        )  # fmt: skip
+        sch.transform_layout(
+            sums, ("read", 0),
+            lambda i, j: (i // TILE, j // TILE, *cuda_fragments.sum_fragment(i % TILE, j % TILE)),
+        )  # fmt: skip
+        sch.tensorize(a1, cuda_fragments.load_rows())
+        sch.transform_layout(
+            column_load, ("write", 0),
+            lambda j, k, r, e: (j, k, *cuda_fragments.stored_fragment(r, e)),
+        )  # fmt: skip
+        sch.tensorize(sch.get_loops(column_load)[-2], cuda_fragments.load_columns())
+        sch.tensorize(sch.get_loops(acc)[-3], cuda_fragments.multiply(kind))
+        cleared = sch.get_child_blocks(clear)[0]
+        sch.tensorize(sch.get_loops(cleared)[-2], cuda_fragments.clear())
+        sch.tensorize(c1, cuda_fragments.store())
+        return threads
+
+
+def _denominator(a: int, b: int) -> int:
+    """Return the least factor that makes ``a`` a multiple of ``b``."""
+    return b // math.gcd(a, b)
+
+
+def _smallest(tile: int, parts: int, granule: int) -> int:
+    """Return the fewest pixels or channels whose rows or columns are whole fragments."""
+    return math.lcm(tile // math.gcd(tile, parts), granule)
