@@ -19,7 +19,10 @@ import numpy as np
 from tvm_qnn import device_run
 from tvm_qnn._version import __version__
 from tvm_qnn.device_run import RUNTIME_LIBRARY
-from tvm_qnn.errors import ArtifactError
+from tvm_qnn.errors import ArtifactError, TargetError
+from tvm_qnn.gpu import toolkit
+from tvm_qnn.gpu.kernels import Kernels
+from tvm_qnn.gpu_run import KERNELS
 from tvm_qnn.manifest import (
     FORMAT,
     LIBRARY,
@@ -37,7 +40,7 @@ from tvm_qnn.targets.link import linker
 __all__ = ["Manifest", "read_manifest", "write_artifact"]
 
 _RUN, _README, _LICENSE = "run.py", "README.txt", "LICENSE.apache-tvm.txt"
-_FILES = frozenset({LIBRARY, MANIFEST, RUNTIME_LIBRARY, _RUN, _README, _LICENSE})
+_FILES = frozenset({LIBRARY, MANIFEST, RUNTIME_LIBRARY, _RUN, _README, _LICENSE, *KERNELS.values()})
 
 _README_TEXT = """\
 {model}, compiled for {target} ({cpu}, {arch}) by tvm-qnn {tvm_qnn} and apache-tvm {tvm}.
@@ -64,6 +67,7 @@ def write_artifact(
     folder: str | Path,
     target: Target,
     bundle: bool = False,
+    kernels: Kernels | None = None,
 ) -> Path:
     """Link an executable and write it as an artifact, whole or not at all.
 
@@ -78,6 +82,7 @@ def write_artifact(
         folder: where to write; its parent must exist.
         target: the device.
         bundle: add what a device needs to run it without tvm-qnn.
+        kernels: what a GPU runs; they are compiled where this machine can.
 
     Returns:
         ``folder``.
@@ -89,6 +94,11 @@ def write_artifact(
     """
     manifest = _manifest(manifest_fields, target)
     check_output(folder)
+    if target.gpu is not None and bundle:
+        raise TargetError(
+            f"target {target.name}: bundles are for boards; on the GPU machine "
+            "pip install 'tvm-qnn[cuda]' and tvm-qnn run"
+        )
     place = Path(os.path.realpath(folder))
     link = linker(target)
     runtime = runtime_library(target.arch) if bundle else None
@@ -97,6 +107,8 @@ def write_artifact(
             new = Path(scratch) / "new"
             new.mkdir()
             executable.export_library(str(new / LIBRARY), fcompile=link)
+            if kernels is not None:
+                manifest["target"]["gpu"] = _write_kernels(new, kernels, target)
             if runtime is not None:
                 _add_device_files(new, manifest, *runtime)
             _write_manifest(new, manifest)
@@ -126,6 +138,14 @@ def _unwritable(folder: str | Path, reason: str | None) -> ArtifactError:
         f"artifact {folder}: cannot be written ({reason}); "
         f"{parent} must exist, be writable and have space"
     )
+
+
+def _write_kernels(folder: Path, kernels: Kernels, target: Target) -> dict[str, Any]:
+    """Write the kernels of a GPU and return what the manifest says about them."""
+    assert target.gpu is not None
+    form = toolkit.form(target.gpu)
+    (folder / KERNELS[form]).write_bytes(toolkit.compile_kernels(kernels.source, target.gpu))
+    return {"arch": target.gpu.arch, "form": form, "functions": kernels.functions}
 
 
 def _manifest(fields: dict[str, Any], target: Target) -> dict[str, Any]:

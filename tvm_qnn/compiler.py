@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvm.relax.backend import cpu_generic
+from tvm.relax.backend import cpu_generic, gpu_generic
 
 from tvm_qnn import targets
 from tvm_qnn._tvm import relax, tvm
@@ -17,6 +17,7 @@ from tvm_qnn.artifact import check_output, write_artifact
 from tvm_qnn.description import describe
 from tvm_qnn.errors import TargetError
 from tvm_qnn.frontend import Imported, import_model
+from tvm_qnn.gpu.kernels import Kernels, captured
 from tvm_qnn.inspection import Inspection, inspect_module
 from tvm_qnn.passes.canonicalize import canonicalize
 from tvm_qnn.passes.lower import Lowered, lower
@@ -170,6 +171,7 @@ class Built:
         module: with a chosen kernel for each operator, before it was lowered.
         lowered: the module of kernels.
         executable: what the device runs.
+        kernels: what a GPU runs, None for CPUs.
         inspection: what became of each operator.
     """
 
@@ -177,6 +179,7 @@ class Built:
     module: Any
     lowered: Lowered
     executable: Any
+    kernels: Kernels | None
     inspection: Inspection
 
 
@@ -187,7 +190,13 @@ def build(
     module, refusals = prepared(imported, target, lowering, tuned)
     inspection = inspect_module(module, refusals, imported, target)
     lowered = lower(module, target) if lowering == "float" else to_kernels(module, target, tuned)
-    return Built(target, module, lowered, build_executable(lowered.module, target), inspection)
+    kernels = None
+    if target.gpu is None:
+        executable = build_executable(lowered.module, target.tvm())
+    else:
+        with captured() as kernels:
+            executable = build_executable(lowered.module, target.tvm())
+    return Built(target, module, lowered, executable, kernels, inspection)
 
 
 def save(
@@ -207,34 +216,51 @@ def save(
         "kernels": [asdict(r) for r in built.inspection.rows],
         "sizes": {"packed weights": built.lowered.weight_bytes},
     }
-    path = write_artifact(built.executable, fields, output, built.target, bundle)
+    path = write_artifact(
+        built.executable, fields, output, built.target, bundle, kernels=built.kernels
+    )
     return Artifact(path, built.inspection, keep)
 
 
-def build_executable(mod: Any, target: Target) -> Any:
-    """Run TVM's pipeline on a lowered module, without constant folding.
+def build_executable(mod: Any, device: Any) -> Any:
+    """Run TVM's pipeline on a lowered module for a ``tvm.target.Target``, without constant folding.
 
     Folding would run ``prepare`` now and store the unpacked weights.
     """
-    device = target.tvm()
     with device:
         return tvm.compile(mod, device, relax_pipeline=tvm.transform.Sequential(_pipeline(device)))
 
 
 def _pipeline(device: Any) -> Sequence[Any]:
+    generic = _generic(device)
     return [
         *grouping_passes(device),
         relax.transform.FuseTIR(),
-        *cpu_generic.pipeline.dataflow_lower_passes(device),
-        *cpu_generic.pipeline.finalize_passes(device),
+        *([_gpu_schedules()] if generic is gpu_generic else []),
+        *generic.pipeline.dataflow_lower_passes(device),
+        *generic.pipeline.finalize_passes(device),
     ]
+
+
+def _generic(device: Any) -> Any:
+    """Return TVM's passes for the kind of a device."""
+    return gpu_generic if device.kind.name == "cuda" else cpu_generic
+
+
+def _gpu_schedules() -> Any:
+    """Return TVM's default schedules for GPUs; kernels of this package are scheduled already."""
+    from tvm.s_tir.dlight import ApplyDefaultSchedule, gpu
+
+    return ApplyDefaultSchedule(
+        gpu.Matmul(), gpu.GEMV(), gpu.Reduction(), gpu.GeneralReduction(), gpu.Fallback()
+    )
 
 
 def grouping_passes(device: Any) -> Sequence[Any]:
     """Return the passes after which every kernel is a function, with the names of its operators."""
     transform = relax.transform
     return [
-        *cpu_generic.pipeline.library_dispatch_passes(device),
+        *_generic(device).pipeline.library_dispatch_passes(device),
         transform.LegalizeOps(),
         transform.AnnotateTIROpPattern(),
         transform.FuseOps(),

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tvm_qnn.arrays import TensorInfo
 from tvm_qnn.device_run import DeviceError, Executor, Latency, check_machine, load_runtime
 from tvm_qnn.errors import ArtifactError, InputError
+from tvm_qnn.gpu_run import KERNELS, GpuExecutor, kernel_module, load_cuda
 from tvm_qnn.manifest import LIBRARY, Manifest, read_manifest
 
 __all__ = ["Latency", "Program", "TensorInfo", "load"]
@@ -127,6 +128,8 @@ def load(folder: str | Path, threads: int = 1) -> Program:
         check_machine(manifest.target)
         _check_version(manifest)
         load_runtime(folder)
+        if "gpu" in manifest.target:
+            load_cuda()
     except DeviceError as error:
         raise ArtifactError(f"artifact {folder}: {error}; compile it for this machine") from None
     executor = _open(folder / LIBRARY, manifest, threads)
@@ -148,7 +151,10 @@ def _open(library: Path, manifest: Manifest, threads: int) -> Executor:
     with tempfile.TemporaryDirectory() as scratch:
         link = Path(scratch) / LIBRARY
         link.symlink_to(library.resolve())
-        return Executor(link, inputs, threads)
+        if (gpu := manifest.target.get("gpu")) is None:
+            return Executor(link, inputs, threads)
+        code = (library.parent / KERNELS[gpu["form"]]).read_bytes()
+        return GpuExecutor(link, kernel_module(code, gpu["form"], gpu["functions"]), inputs)
 
 
 def _check_version(manifest: Manifest) -> None:

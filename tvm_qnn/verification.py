@@ -19,6 +19,7 @@ from tvm_qnn.compiler import build_executable, prepared, read, records, resolve
 from tvm_qnn.errors import TargetError
 from tvm_qnn.evaluate import evaluate
 from tvm_qnn.frontend import Imported
+from tvm_qnn.gpu import emulator
 from tvm_qnn.inspection import source_name
 from tvm_qnn.ops import attrs_of, is_op, make, shape_of
 from tvm_qnn.ops.fixed import FIXED_OPERATORS
@@ -218,16 +219,14 @@ def _runner(
         TargetError: if neither is possible.
     """
     reached = targets.reachable(device)
-    executable = build_executable(module, device)
+    if device.gpu is not None:
+        if lacking := emulator.missing():
+            raise TargetError(f"verify emulates {device.name}: {lacking}")
+        with emulator.emulated(device) as here:
+            return _in_process(build_executable(module, here), exposed)
+    executable = build_executable(module, device.tvm())
     if reached.startswith("native"):
-        machine = relax.VirtualMachine(executable, tvm.cpu())
-        weights = list(machine["prepare"]())
-
-        def native(ordered: list[Array]) -> dict[str, Array]:
-            results = machine["main"](*map(tvm.runtime.tensor, ordered), *weights)
-            return {info.name: r.numpy() for info, r in zip(exposed, results, strict=True)}
-
-        return native
+        return _in_process(executable, exposed)
     lacking = emulation.available()
     if device.qemu_cpu is None or lacking is not None:
         raise TargetError(f"verify runs the code; {device.name} is {lacking or reached}")
@@ -250,6 +249,20 @@ def _runner(
         return emulation.run_emulated(bundle, str(device.qemu_cpu), source)
 
     return emulated
+
+
+def _in_process(
+    executable: Any, exposed: list[TensorInfo]
+) -> Callable[[list[Array]], dict[str, Array]]:
+    """Return what computes all operators in this process."""
+    machine = relax.VirtualMachine(executable, tvm.cpu())
+    weights = list(machine["prepare"]())
+
+    def run(ordered: list[Array]) -> dict[str, Array]:
+        results = machine["main"](*map(tvm.runtime.tensor, ordered), *weights)
+        return {info.name: r.numpy() for info, r in zip(exposed, results, strict=True)}
+
+    return run
 
 
 def _exposed(mod: Any) -> tuple[Any, list[TensorInfo]]:
