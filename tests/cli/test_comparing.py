@@ -49,7 +49,7 @@ def test_what_stays_float_is_named(cli, floating):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--targets", "host,cuda"], "unknown target 'cuda': choose one of host"),
+        (["--targets", "host,tpu"], "unknown target 'tpu': choose one of host"),
         (["--targets", ","], "--targets ',': give names with commas"),
         (["--lowering", "best"], "choose one of auto"),
         (["--baseline", "other"], "onnxruntime is the only one"),
@@ -118,7 +118,7 @@ def test_diff_writes_the_input_that_shows_a_difference(cli, tiny, tmp_path, monk
     [
         (["-t", "host"], "give two targets"),
         (["-t", "host,rpi4,rpi5"], "give two targets"),
-        (["-t", "host,cuda"], "unknown target 'cuda'"),
+        (["-t", "host,tpu"], "unknown target 'tpu'"),
         (["-t", "host,host", "--lowering", "float"], "no integers to compare"),
         (["-t", "host,host", "-i", "missing.npz"], "missing.npz: no such file"),
     ],

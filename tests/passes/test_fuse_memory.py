@@ -46,7 +46,7 @@ def run(mod, arrays, tmp_path, name):
     """Lower, build and run a module whose kernels are chosen."""
     lowered = to_kernels(mod, HOST)
     library = tmp_path / f"{name}.so"
-    build_executable(lowered.module, HOST).export_library(str(library))
+    build_executable(lowered.module, HOST.tvm()).export_library(str(library))
     executor = Executor(library, [(a.shape, str(a.dtype)) for a in arrays.values()])
     for buffer, array in zip(executor.inputs, arrays.values(), strict=True):
         buffer[...] = array

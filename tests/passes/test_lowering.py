@@ -43,7 +43,7 @@ def run(body, lowering="auto", shape=SHAPE, codes=BITS2):
     before = module(shape, body, codes.dtype)
     chosen = choose_kernels(before, HOST, lowering)
     lowered = to_kernels(chosen, HOST)
-    machine = relax.VirtualMachine(build_executable(lowered.module, HOST), tvm.cpu())
+    machine = relax.VirtualMachine(build_executable(lowered.module, HOST.tvm()), tvm.cpu())
     rng = np.random.default_rng(0)
     x = codes.from_index(rng.integers(0, codes.count, shape)).astype(codes.dtype)
     got = machine["main"](tvm.runtime.tensor(x), *machine["prepare"]())

@@ -1,0 +1,57 @@
+"""Kernels for a GPU, run on the CPU and compared with ``spec``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tests.schedules.helpers import (
+    compile_kernel,
+    expected,
+    kernel_arguments,
+    random_data,
+    random_params,
+)
+from tvm_qnn._tvm import tvm
+from tvm_qnn.gpu import emulator
+from tvm_qnn.gpu.kernels import Kernels, captured
+from tvm_qnn.ops.workload import ConvWork
+from tvm_qnn.targets.record import Target
+
+
+def run_emulated(
+    work: ConvWork, family: Any, target: Target, x: Any, w: Any, params: Any,
+    edit: Callable[[str], str] = str,
+) -> Any:  # fmt: skip
+    """Compile a kernel, its source changed by ``edit``, prepare the weights and run it."""
+
+    def make(kernels: Kernels) -> Any:
+        changed = Kernels(edit(kernels.source), kernels.functions)
+        return emulator.compile_kernels(changed, target.gpu.shared_bytes)
+
+    device = emulator.on_cpu(target)
+    with captured(make), device:
+        module, static, name = compile_kernel(work, family, target, w, device)
+    args = kernel_arguments(work, x, static, params)
+    module[name](*args)
+    return args[-1].numpy()
+
+
+def check_emulated(work: ConvWork, family: Any, target: Target, seed: int = 0) -> None:
+    """Assert that a kernel gives the integers (and floats) of ``spec``."""
+    x, w = random_data(work, seed)
+    params = random_params(work, seed)
+    found = run_emulated(work, family, target, x, w, params)
+    np.testing.assert_array_equal(found, expected(work, x, w, params), err_msg=family.name)
+
+
+def source_of(work: ConvWork, family: Any, target: Target) -> Kernels:
+    """The CUDA source of a kernel."""
+    _, w = random_data(work)
+    kernel = family.build(work, target, w)
+    device = target.tvm()
+    with captured() as kernels, device:
+        tvm.compile(tvm.IRModule({kernel.name: kernel.func}), device)
+    return kernels
