@@ -24,7 +24,7 @@ from tvm_qnn.targets.record import Target
 
 __all__ = [
     "CODEBOOK_FAMILIES", "FAMILIES", "READS_PLANES", "Family", "Kernel", "Refusal", "candidates",
-    "family",
+    "families", "family",
 ]  # fmt: skip
 
 _INTEGER = (

@@ -10,6 +10,8 @@ from typing import Any
 
 from tvm.tirx.script import builder as T  # noqa: N812
 
+from tvm_qnn._tvm import tirx
+
 _DP4A = """
 __forceinline__ __device__ int {name}(unsigned a, unsigned b, int c) {{
   int d;
@@ -22,6 +24,25 @@ SOURCES = {
     _SIGNED: _DP4A.format(name=_SIGNED, x="s32"),
     _UNSIGNED: _DP4A.format(name=_UNSIGNED, x="u32"),
 }
+
+
+def _products(a: Any, b: Any, c: Any, *, signed: bool) -> Any:
+    """Say what :func:`dp4a` computes."""
+    for i in range(4):
+        left, right = (
+            tirx.bitwise_and(tirx.shift_right(word, tirx.const(8 * i, "uint32")), 255)
+            for word in (a, b)
+        )
+        x = left.astype("uint8").astype("int8" if signed else "uint8").astype("int32")
+        c = c + x * right.astype("uint8").astype("int8").astype("int32")
+    return c
+
+
+MEANING = {
+    _SIGNED: lambda a, b, c: _products(a, b, c, signed=True),
+    _UNSIGNED: lambda a, b, c: _products(a, b, c, signed=False),
+}
+"""The functions as expressions of TVM."""
 
 
 def dp4a(a: Any, b: Any, c: Any, *, signed: bool) -> Any:

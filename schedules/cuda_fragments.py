@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import tvm_ffi
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T  # noqa: N812
 
@@ -55,12 +54,6 @@ def stored_fragment(row: Any, place: Any) -> tuple[Any, Any]:
 def sum_fragment(i: Any, j: Any) -> tuple[Any, Any]:
     """Return lane and register of the sum of row i and column j."""
     return 4 * (i % 8) + j % 8 // 2, 4 * (j // 8) + 2 * (i // 8) + j % 2
-
-
-@tvm_ffi.register_global_func("tirx.index_map.shared_16x16_to_ldmatrix_32x8_layout", override=True)
-def _sum_layout(place: Any) -> Any:
-    """Tell TVM's code generator the layout of sums, as ``tvm.s_tir.tensor_intrin`` would."""
-    return tvm_ffi.convert(list(sum_fragment(place[0], place[1])))
 
 
 def product(kind: str, a: Any, b: Any, c: Any) -> Any:
@@ -162,6 +155,8 @@ def clear() -> str:
 
 def store(scope: str = "shared") -> str:
     """Store sums as words [16, 16]."""
+    # Registers the layout of sums, which TVM's code generator asks for by name.
+    import tvm.s_tir.tensor_intrin.cuda  # noqa: F401
 
     def desc(c: Any, to: Any) -> None:
         with _nest(TILE, TILE) as (i, j):

@@ -81,9 +81,6 @@ def _nvrtc(source: str, gpu: Gpu) -> bytes:
 
     program = check(nvrtc.nvrtcCreateProgram(_without_headers(source).encode(), b"k.cu", 0, [], []))
     options = [f"--gpu-architecture={_architecture(gpu)}", "-default-device", *_FLAGS]
-    if not gpu.portable:
-        # As TVM has it: without, some kernels keep a value in memory for no reason.
-        options.append("--ptxas-options=--register-usage-level=10")
     done = nvrtc.nvrtcCompileProgram(program, len(options), [o.encode() for o in options])
     log = b" " * check(nvrtc.nvrtcGetProgramLogSize(program))
     nvrtc.nvrtcGetProgramLog(program, log)

@@ -1,0 +1,64 @@
+"""Schedules for CUDA keep what a kernel computes, with default decisions and with random ones."""
+
+import numpy as np
+import pytest
+
+from tests.gpu.emulation import check_emulated
+from tests.gpu.sequential import sequential, without_intrinsics
+from tests.gpu.test_kernels import CASES, SM80
+from tests.schedules.helpers import expected, kernel_arguments, random_data, random_params
+from tvm_qnn import spec, targets
+from tvm_qnn._tvm import s_tir, tvm
+from tvm_qnn.schedules import cuda, family, tiling
+
+HOST = targets.host()
+
+
+def run_sequential(work, name, x, w, params):
+    """Run a scheduled kernel, and the one that prepares its weights, as CPU programs."""
+    with without_intrinsics():
+        kernel = family(name).build(work, SM80, w)
+    functions = {kernel.name: sequential(kernel.func), "prepare": sequential(kernel.prepare)}
+    module = tvm.compile(tvm.IRModule(functions), HOST.tvm())
+    packed = tvm.runtime.tensor(np.zeros(kernel.packed_shape, kernel.packed_dtype))
+    module["prepare"](tvm.runtime.tensor(spec.pack_stream(w, work.w)), packed)
+    static = [packed, *map(tvm.runtime.tensor, kernel.constants)]
+    args = kernel_arguments(work, x, static, params)
+    module[kernel.name](*args)
+    return args[-1].numpy()
+
+
+def check(work, name):
+    x, w = random_data(work)
+    params = random_params(work)
+    found = run_sequential(work, name, x, w, params)
+    np.testing.assert_array_equal(found, expected(work, x, w, params), err_msg=name)
+
+
+@pytest.mark.parametrize("key", list(CASES))
+def test_default_decisions(key):
+    work, names = CASES[key]
+    for name in names:
+        check(work, name)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("key", ["bytes", "planes", "many rows"])
+def test_random_decisions(key, seed, monkeypatch):
+    def sample(sch, loop, default, largest):
+        factors = sch.sample_perfect_tile(loop, n=len(default), max_innermost_factor=largest)
+        return list(sch.split(loop, factors)), list(factors)
+
+    def seeded(func):
+        return s_tir.Schedule(tvm.IRModule({"main": func}), seed=seed)
+
+    monkeypatch.setattr(cuda, "sample", sample)
+    monkeypatch.setattr(tiling, "schedule_of", seeded)
+    work, names = CASES[key]
+    for name in (n for n in names if n != "reference"):
+        try:
+            check_emulated(work, family(name), SM80)
+        except RuntimeError as error:
+            # The one thing that a tile may be is too large.
+            if "bytes of shared memory, a block has" not in str(error):
+                raise
