@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvm_qnn._tvm import relax
-from tvm_qnn.errors import TargetError
 from tvm_qnn.ops import attrs_of, build, is_op, shape_of
 from tvm_qnn.ops.fixed import FIXED_OPERATORS, format_of
 from tvm_qnn.passes.rewrite import Rewriter, constant, name_of
@@ -38,11 +37,6 @@ class LowerFixed:
 
     def __call__(self, rewriter: Rewriter, call: Any, name: str) -> Any:
         """Return the replacement of a call, or None for a member that is not the last."""
-        if self._target.gpu is not None:
-            raise TargetError(
-                f"target {self._target.name}: {name} is a fixed-point operator of a memory "
-                "network, which has no kernels for CUDA; choose host or a board"
-            )
         attrs = attrs_of(call)
         if "kernel" not in attrs:
             return self._lower(rewriter, [(rewriter.current, call, name)], _single_name(call))
