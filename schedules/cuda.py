@@ -17,6 +17,10 @@ from tvm_qnn.schedules.plan import Plan, ceil_div
 
 THREADS = 128
 """Of a block, for kernels that wait for memory and do little else."""
+VECTOR = 4
+"""Words that a thread copies at once."""
+Threads = Sequence[tuple[str, Any]]
+"""Names of thread axes and their extents."""
 _PARAMETERS = ("flips", "levels", "mul_filled", "add_filled")
 
 
@@ -103,7 +107,7 @@ def sum_windows(
     return sums
 
 
-def bind(sch: Any, block: Any, threads: int = THREADS) -> None:
+def bind(sch: Any, block: Any) -> None:
     """Give every element of what a block writes a thread; reductions stay loops of the thread."""
     loops = sch.get_loops(block)
     kinds = [var.iter_type for var in sch.get(block).iter_vars]
@@ -112,9 +116,9 @@ def bind(sch: Any, block: Any, threads: int = THREADS) -> None:
     ] or [sch.add_unit_loop(block)]
     fused = sch.fuse(*spatial)
     # The copy of a sum would be stored without asking whether there is such an element.
-    whole = int(sch.get(fused).extent) % threads == 0
+    whole = int(sch.get(fused).extent) % THREADS == 0
     reduces = len(spatial) < len(loops)
-    outer, inner = sch.split(fused, [None, threads])
+    outer, inner = sch.split(fused, [None, THREADS])
     sch.bind(outer, "blockIdx.x")
     sch.bind(inner, "threadIdx.x")
     if reduces and whole:
@@ -134,19 +138,6 @@ def bind_rest(sch: Any) -> None:
             bind(sch, block)
 
 
-def sample(
-    sch: Any, loop: Any, default: Sequence[int], largest: int
-) -> tuple[list[Any], list[Any]]:
-    """Split a loop by sampled factors, outer ones first; returns the loops and the factors.
-
-    What depends on a factor must use it, not its value, to follow it when it is tuned.
-    """
-    factors = sch.sample_perfect_tile(
-        loop, n=len(default), max_innermost_factor=largest, decision=list(default)
-    )
-    return list(sch.split(loop, factors)), list(factors)
-
-
 def cache_read(sch: Any, block: Any, buffer: str, scope: str) -> Any:
     """Let a block read a buffer, given by its name, from a copy."""
     names = [str(region.source.name) for region in sch.get(block).reads]
@@ -159,33 +150,44 @@ def has_block(sch: Any, name: str) -> bool:
     return any(str(sch.get(block).name_hint) == name for block in blocks)
 
 
-def share(sch: Any, loops: Sequence[Any], threads: Sequence[tuple[str, Any]]) -> Any:
-    """Share the elements of loops among threads, neighbours among lanes; returns their loop.
+def share(sch: Any, loops: Sequence[Any], threads: Threads, lanes: int = 1) -> Any:
+    """Share the elements of loops among threads, neighbours among lanes; returns the last's loop.
 
     Args:
         sch: schedule.
         loops: neighbours in a nest.
         threads: names of thread axes and their extents.
+        lanes: neighbours that one thread takes at once; they divide the innermost loop.
     """
-    _, *bound = sch.split(sch.fuse(*loops), [None, *(extent for _, extent in threads)])
+    vector = [lanes] if lanes > 1 else []
+    fused = sch.fuse(*loops)
+    _, *bound = sch.split(fused, [None, *(extent for _, extent in threads), *vector])
+    if vector:
+        sch.vectorize(bound.pop())
     for loop, (axis, _) in zip(bound, threads, strict=True):
         sch.bind(loop, axis)
     return bound[-1]
 
 
-def fetch(sch: Any, block: Any, loops: int, threads: Sequence[tuple[str, Any]], lanes: int) -> None:
-    """Let the threads of a block copy a tile together.
+def copy_operands(sch: Any, reader: Any, at: Any, threads: Threads) -> tuple[Any, Any]:
+    """Let the threads of a block copy what it reads of image and weights to shared memory.
 
     Args:
         sch: schedule.
-        block: the copy, nested where it belongs.
-        loops: how many of its inner loops run over the tile.
+        reader: the block that multiplies.
+        at: loop of the reduction in which a part is copied.
         threads: names of thread axes and their extents.
-        lanes: neighbours that one thread copies at once; they divide the last axis of the tile.
+
+    Returns:
+        the blocks that copy the image and the weights.
     """
-    fused = sch.fuse(*sch.get_loops(block)[-loops:])
-    _, *bound, vector = sch.split(fused, [None, *(extent for _, extent in threads), lanes])
-    for loop, (axis, _) in zip(bound, threads, strict=True):
-        sch.bind(loop, axis)
-    if lanes > 1:
-        sch.vectorize(vector)
+    image = sch.get_sblock("image")
+    # First the scope: what a block shares is copied for all of its threads.
+    sch.set_scope(image, 0, "shared")
+    weights = cache_read(sch, reader, "weights", "shared")
+    # An element of the image is a vector by itself.
+    for block, lanes in ((image, 1), (weights, VECTOR)):
+        sch.compute_at(block, at, preserve_unit_loops=True)
+        tile = sch.get_loops(block)[-len(sch.get(block).iter_vars) :]
+        share(sch, tile, threads, lanes)
+    return image, weights

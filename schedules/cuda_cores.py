@@ -12,9 +12,10 @@ from typing import Any
 
 from tvm_qnn._tvm import tirx
 from tvm_qnn.ops.workload import ConvWork
-from tvm_qnn.schedules import cuda, ir
+from tvm_qnn.schedules import cuda, ir, tiling
 from tvm_qnn.schedules.algebra import Correction
-from tvm_qnn.schedules.cuda_gemm import VECTOR, CudaFamily
+from tvm_qnn.schedules.cuda import VECTOR
+from tvm_qnn.schedules.cuda_gemm import CudaFamily
 from tvm_qnn.schedules.cuda_operands import Bits
 from tvm_qnn.schedules.epilogue import has_result
 from tvm_qnn.schedules.output import Sums
@@ -86,12 +87,12 @@ class CudaCores(CudaFamily):
         down, across = _threads(work)
         _, _, rows, columns = sch.get_loops(sch.get_sblock("out"))
         blocks = plan.width_stored // (down * plan.rows)
-        (row0, row1, row2), (_, ty, _) = cuda.sample(
+        (row0, row1, row2), (_, ty, _) = tiling.sample(
             sch, rows, [blocks, down, plan.rows], _LARGEST_TILE
         )
         outer, vector = sch.split(columns, [None, 1 if work.epilogue.pack else VECTOR])
         blocks = int(sch.get(outer).extent) // across
-        (column0, column1, column2), (_, tx, _) = cuda.sample(sch, outer, [blocks, across, 1], 2)
+        (column0, column1, column2), (_, tx, _) = tiling.sample(sch, outer, [blocks, across, 1], 2)
         sch.reorder(row0, column0, row1, column1, row2, column2, vector)
         for loop, axis in (
             (row0, "blockIdx.x"),
@@ -113,18 +114,12 @@ class CudaCores(CudaFamily):
         groups, word = sch.split(steps, [None, group])
         count = int(sch.get(groups).extent)
         most = max(d for d in range(1, _MOST_STEPS // group + 1) if count % d == 0)
-        (outer, inner), _ = cuda.sample(sch, groups, [count // most, most], _MOST_STEPS)
+        (outer, inner), _ = tiling.sample(sch, groups, [count // most, most], _MOST_STEPS)
         sch.reorder(outer, inner, word, pixels, vectors, channels)
         for loop in (inner, word, pixels, vectors, channels):
             sch.unroll(loop)
         threads = (("threadIdx.y", ty), ("threadIdx.x", tx))
-        image = sch.get_sblock("image")
-        # First the scope: what a block shares is copied for all of its threads.
-        sch.set_scope(image, 0, "shared")
-        weights = cuda.cache_read(sch, acc, "weights", "shared")
-        for block, lanes in ((image, 1), (weights, VECTOR)):
-            sch.compute_at(block, outer, preserve_unit_loops=True)
-            cuda.fetch(sch, block, len(sch.get(block).iter_vars), threads, lanes)
+        cuda.copy_operands(sch, acc, outer, threads)
         sch.decompose_reduction(acc, outer)
         cuda.bind_rest(sch)
 

@@ -64,7 +64,7 @@ def product(kind: str, a: Any, b: Any, c: Any) -> Any:
     return total.astype("uint32")
 
 
-def load_rows(scope: str = "shared") -> str:
+def load_rows() -> str:
     """Load a row fragment from words [16, 8] (``ldmatrix``)."""
 
     def desc(source: Any, fragment: Any) -> None:
@@ -78,13 +78,13 @@ def load_rows(scope: str = "shared") -> str:
         _ldmatrix(source, fragment, lambda lane: stride * (lane % TILE) + 4 * (lane // TILE))
 
     buffers = [
-        ("source", (TILE, DEPTH), "uint32", scope, True),
+        ("source", (TILE, DEPTH), "uint32", "shared", True),
         ("fragment", (WARP, REGISTERS), "uint32", "warp", False),
     ]
     return _register("qnn_load_rows", buffers, desc, impl)
 
 
-def load_columns(scope: str = "shared") -> str:
+def load_columns() -> str:
     """Load a column fragment from words [32, 4] in the order of :func:`column_place`."""
 
     def desc(source: Any, fragment: Any) -> None:
@@ -98,7 +98,7 @@ def load_columns(scope: str = "shared") -> str:
         _ldmatrix(source, fragment, lambda lane: REGISTERS * lane)
 
     buffers = [
-        ("source", (WARP, REGISTERS), "uint32", scope, False),
+        ("source", (WARP, REGISTERS), "uint32", "shared", False),
         ("fragment", (WARP, REGISTERS), "uint32", "warp", False),
     ]
     return _register("qnn_load_columns", buffers, desc, impl)
@@ -153,7 +153,7 @@ def clear() -> str:
     return _register("qnn_clear", [("c", (WARP, SUMS), "uint32", "warp", False)], desc, impl)
 
 
-def store(scope: str = "shared") -> str:
+def store() -> str:
     """Store sums as words [16, 16]."""
     # Registers the layout of sums, which TVM's code generator asks for by name.
     import tvm.s_tir.tensor_intrin.cuda  # noqa: F401
@@ -175,7 +175,7 @@ def store(scope: str = "shared") -> str:
 
     buffers = [
         ("c", (WARP, SUMS), "uint32", "warp", False),
-        ("to", (TILE, TILE), "uint32", scope, True),
+        ("to", (TILE, TILE), "uint32", "shared", True),
     ]
     return _register("qnn_store", buffers, desc, impl)
 

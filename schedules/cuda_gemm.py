@@ -17,8 +17,6 @@ from tvm_qnn.targets.record import Target
 
 LAUNCH = 3000
 """Cycles from one kernel to the next, an estimate."""
-VECTOR = 4
-"""Words that a thread copies at once."""
 
 
 class CudaFamily(TiledFamily):
@@ -78,7 +76,7 @@ class CudaFamily(TiledFamily):
 
     def group(self, work: ConvWork) -> int:
         """Return how many words of a tap a thread copies at once."""
-        return math.gcd(VECTOR, self.words(work))
+        return math.gcd(cuda.VECTOR, self.words(work))
 
     def place(self, work: ConvWork, step: Any, group: int = 1) -> tuple[Any, Any, Any]:
         """Return the kernel row, the kernel column and the word of a step, or their groups."""

@@ -15,10 +15,10 @@ from typing import Any
 
 from tvm_qnn._tvm import tirx
 from tvm_qnn.ops.workload import ConvWork
-from tvm_qnn.schedules import cuda, cuda_fragments, ir
+from tvm_qnn.schedules import cuda, cuda_fragments, ir, tiling
 from tvm_qnn.schedules.algebra import Correction
 from tvm_qnn.schedules.cuda_fragments import DEPTH, REGISTERS, TILE, WARP
-from tvm_qnn.schedules.cuda_gemm import VECTOR, CudaFamily
+from tvm_qnn.schedules.cuda_gemm import CudaFamily
 from tvm_qnn.schedules.family import Refusal
 from tvm_qnn.schedules.output import Sums
 from tvm_qnn.schedules.plan import WORD, Plan, ceil_div
@@ -173,7 +173,7 @@ class CudaTensor(CudaFamily):
         extent = int(sch.get(loop).extent)
         outer, inner = sch.split(loop, [extent // unit, unit])
         many = max(1, default // unit)
-        (first, second), _ = cuda.sample(sch, outer, [extent // unit // many, many], 8)
+        (first, second), _ = tiling.sample(sch, outer, [extent // unit // many, many], 8)
         return [first, sch.fuse(second, inner)]
 
     def _multiply(
@@ -190,25 +190,19 @@ class CudaTensor(CudaFamily):
         for loop, most in zip((i, j), _WARPS, strict=True):
             count = int(sch.get(loop).extent)
             warps = math.gcd(count, most)
-            shared.append(cuda.sample(sch, loop, [warps, count // warps], 8))
+            shared.append(tiling.sample(sch, loop, [warps, count // warps], 8))
         ((i1, i2), (down, _)), ((j1, j2), (across, _)) = shared
         count = int(sch.get(k).extent)
         most = max(d for d in range(1, 5) if count % d == 0)
-        (k0, k1), _ = cuda.sample(sch, k, [count // most, most], 8)
+        (k0, k1), _ = tiling.sample(sch, k, [count // most, most], 8)
         sch.reorder(i1, j1, k0, k1, i2, j2)
         sch.bind(i1, "threadIdx.z")
         sch.bind(j1, "threadIdx.y")
-        warp = j1
         threads = [("threadIdx.z", down), ("threadIdx.y", across), ("threadIdx.x", WARP)]
-        image = sch.get_sblock("image")
-        sch.set_scope(image, 0, "shared")
-        weights = cuda.cache_read(sch, tile, "weights", "shared")
-        for block, lanes in ((image, 1), (weights, VECTOR)):
-            sch.compute_at(block, k0, preserve_unit_loops=True)
-            cuda.fetch(sch, block, len(sch.get(block).iter_vars), threads, lanes)
+        image, weights = cuda.copy_operands(sch, tile, k0, threads)
         sch.storage_align(image, 0, axis=-2, factor=8, offset=_SKEW)
         sums = sch.cache_write(tile, 0, "warp")
-        sch.reverse_compute_at(sums, warp, preserve_unit_loops=True)
+        sch.reverse_compute_at(sums, j1, preserve_unit_loops=True)
         fragments = []
         for block in (image, weights):
             buffer = str(sch.get(block).writes[0].source.name)

@@ -28,7 +28,16 @@ def split_tile(sch: Any, loop: Any, inner: int) -> tuple[Any, Any]:
 
 
 def split(sch: Any, loop: Any, default: Sequence[int], largest: int) -> list[Any]:
-    """Split a loop by sampled factors, outer ones first.
+    """Split a loop by sampled factors; see :func:`sample`."""
+    return sample(sch, loop, default, largest)[0]
+
+
+def sample(
+    sch: Any, loop: Any, default: Sequence[int], largest: int
+) -> tuple[list[Any], list[Any]]:
+    """Split a loop by sampled factors, outer ones first; return the loops and the factors.
+
+    What depends on a factor must use it, not its value, to follow it when it is tuned.
 
     Args:
         sch: schedule.
@@ -39,7 +48,7 @@ def split(sch: Any, loop: Any, default: Sequence[int], largest: int) -> list[Any
     factors = sch.sample_perfect_tile(
         loop, n=len(default), max_innermost_factor=largest, decision=list(default)
     )
-    return list(sch.split(loop, factors))
+    return list(sch.split(loop, factors)), list(factors)
 
 
 def schedule_tiles(sch: Any, work: ConvWork, plan: Plan, *, unroll_taps: bool = False) -> Any:

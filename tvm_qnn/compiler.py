@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -190,12 +191,8 @@ def build(
     module, refusals = prepared(imported, target, lowering, tuned)
     inspection = inspect_module(module, refusals, imported, target)
     lowered = lower(module, target) if lowering == "float" else to_kernels(module, target, tuned)
-    kernels = None
-    if target.gpu is None:
+    with nullcontext() if target.gpu is None else captured() as kernels:
         executable = build_executable(lowered.module, target.tvm())
-    else:
-        with captured() as kernels:
-            executable = build_executable(lowered.module, target.tvm())
     return Built(target, module, lowered, executable, kernels, inspection)
 
 

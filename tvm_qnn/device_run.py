@@ -35,7 +35,7 @@ _HWCAP2 = {"sve2": 1, "i8mm": 13, "bf16": 14}
 # Machine code of TVM may load whole aligned vectors; numpy promises 16 bytes only.
 _ALIGNMENT = 64
 
-_CPU, _POOLED_ALLOCATOR = 1, 2
+CPU, POOLED_ALLOCATOR = 1, 2
 _SHARE_ALL_CORES = -3
 
 
@@ -177,6 +177,11 @@ def _aligned(shape: Sequence[int], dtype: str) -> NDArray[Any]:
     return memory[start : start + size].view(dtype).reshape(tuple(shape))
 
 
+def tensors_of(result: Any) -> list[Any]:
+    """Return the results of ``main``: only a tensor has a dtype, a tuple arrives as an array."""
+    return [result] if hasattr(result, "dtype") else list(result)
+
+
 class Executor:
     """A loaded library with its prepared weights and one aligned buffer for each input.
 
@@ -190,7 +195,7 @@ class Executor:
     ) -> None:
         ffi = import_ffi()
         machine = ffi.load_module(str(library))["vm_load_executable"]()
-        machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
+        machine["vm_initialization"](CPU, 0, POOLED_ALLOCATOR)
         self._main = machine["main"]
         self._threads = threads
         use_threads(threads)
@@ -206,10 +211,7 @@ class Executor:
     def run(self) -> list[NDArray[Any]]:
         """Run ``main`` on the buffers and return copies of its results."""
         use_threads(self._threads)
-        result = self.call()
-        # Only a tensor has a dtype; a tuple arrives as an array of tensors.
-        tensors = [result] if hasattr(result, "dtype") else list(result)
-        return [np.from_dlpack(tensor).copy() for tensor in tensors]
+        return [np.from_dlpack(tensor).copy() for tensor in tensors_of(self.call())]
 
     def benchmark(self, repeat: int, warmup: int) -> Latency:
         """Time ``repeat`` calls after ``warmup`` untimed ones."""

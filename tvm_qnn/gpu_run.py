@@ -17,10 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvm_qnn.device_run import (
+    CPU,
+    POOLED_ALLOCATOR,
     DeviceError,
     Executor,
+    Latency,
     import_ffi,
     installed_runtime,
+    tensors_of,
     use_threads,
 )
 
@@ -30,8 +34,6 @@ GPU = (2, 0)
 """Type and number of the device, as DLPack counts them."""
 _CREATE = "ffi.Module.create.cuda"
 _DRIVER, _CUDART = "libcuda.so.1", "libcudart.so.13"
-_POOLED_ALLOCATOR = 2
-_CPU = (1, 0)
 
 
 def load_cuda() -> None:
@@ -105,9 +107,9 @@ class GpuExecutor(Executor):
             if part.kind == "library":
                 part.import_module(kernels)
         machine = module["vm_load_executable"]()
-        devices = dict.fromkeys((device, _CPU))
+        devices = dict.fromkeys((device, (CPU, 0)))
         machine["vm_initialization"](
-            *(value for place in devices for value in (*place, _POOLED_ALLOCATOR))
+            *(value for place in devices for value in (*place, POOLED_ALLOCATOR))
         )
         use_threads(1)
         prepared = list(machine["prepare"]())
@@ -138,9 +140,12 @@ class GpuExecutor(Executor):
     def run(self) -> list[NDArray[Any]]:
         """Run ``main`` on the inputs and return copies of its results."""
         self.upload()
-        result = self.call()
-        tensors = [result] if hasattr(result, "dtype") else list(result)
-        return [self._fetched(tensor) for tensor in tensors]
+        return [self._fetched(tensor) for tensor in tensors_of(self.call())]
+
+    def benchmark(self, repeat: int, warmup: int) -> Latency:
+        """See :class:`Executor`; the inputs are copied to the GPU before, untimed."""
+        self.upload()
+        return super().benchmark(repeat, warmup)
 
     def _fetched(self, tensor: Any) -> NDArray[Any]:
         found = np.empty(tuple(int(d) for d in tensor.shape), str(tensor.dtype))

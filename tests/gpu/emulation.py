@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from tests.schedules.helpers import (
+    check,
     compile_kernel,
-    expected,
     kernel_arguments,
     random_data,
-    random_params,
 )
 from tvm_qnn._tvm import tvm
 from tvm_qnn.gpu import emulator
@@ -41,10 +38,7 @@ def run_emulated(
 
 def check_emulated(work: ConvWork, family: Any, target: Target, seed: int = 0) -> None:
     """Assert that a kernel gives the integers (and floats) of ``spec``."""
-    x, w = random_data(work, seed)
-    params = random_params(work, seed)
-    found = run_emulated(work, family, target, x, w, params)
-    np.testing.assert_array_equal(found, expected(work, x, w, params), err_msg=family.name)
+    check(work, family, target, seed, run_emulated)
 
 
 def source_of(work: ConvWork, family: Any, target: Target) -> Kernels:

@@ -6,20 +6,20 @@ import pytest
 from tests.gpu.emulation import check_emulated
 from tests.gpu.sequential import sequential, without_intrinsics
 from tests.gpu.test_kernels import CASES, SM80
-from tests.schedules.helpers import expected, kernel_arguments, random_data, random_params
+from tests.schedules.helpers import check, kernel_arguments
 from tvm_qnn import spec, targets
 from tvm_qnn._tvm import s_tir, tvm
-from tvm_qnn.schedules import cuda, family, tiling
+from tvm_qnn.schedules import family, tiling
 
 # LLVM 22 gives other sums for some of these loops, optimized for AVX2 and later: long unrolled sums
 # of products of bytes taken out of words. The same loops are right on plain x86-64.
 PLAIN = {"kind": "llvm", "mtriple": targets.host().triple, "opt-level": 0}
 
 
-def run_sequential(work, name, x, w, params):
+def run_sequential(work, family, target, x, w, params):
     """Run a scheduled kernel, and the one that prepares its weights, as CPU programs."""
     with without_intrinsics():
-        kernel = family(name).build(work, SM80, w)
+        kernel = family.build(work, target, w)
     functions = {kernel.name: sequential(kernel.func), "prepare": sequential(kernel.prepare)}
     module = tvm.compile(tvm.IRModule(functions), tvm.target.Target(PLAIN))
     packed = tvm.runtime.tensor(np.zeros(kernel.packed_shape, kernel.packed_dtype))
@@ -30,18 +30,11 @@ def run_sequential(work, name, x, w, params):
     return args[-1].numpy()
 
 
-def check(work, name):
-    x, w = random_data(work)
-    params = random_params(work)
-    found = run_sequential(work, name, x, w, params)
-    np.testing.assert_array_equal(found, expected(work, x, w, params), err_msg=name)
-
-
 @pytest.mark.parametrize("key", list(CASES))
 def test_default_decisions(key):
     work, names = CASES[key]
     for name in names:
-        check(work, name)
+        check(work, family(name), SM80, run=run_sequential)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -54,11 +47,11 @@ def test_random_decisions(key, seed, monkeypatch):
     def seeded(func):
         return s_tir.Schedule(tvm.IRModule({"main": func}), seed=seed)
 
-    monkeypatch.setattr(cuda, "sample", sample)
+    monkeypatch.setattr(tiling, "sample", sample)
     monkeypatch.setattr(tiling, "schedule_of", seeded)
     work, names = CASES[key]
     for name in (n for n in names if n != "reference"):
-        check(work, name)
+        check(work, family(name), SM80, run=run_sequential)
         try:
             check_emulated(work, family(name), SM80)
         except RuntimeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +111,14 @@ def run_kernel(
     return args[-1].numpy()
 
 
-def check(work: ConvWork, family: Any, target: Target, seed: int = 0) -> None:
-    """Assert that a kernel gives the integers (and floats) of ``spec``."""
+def check(
+    work: ConvWork, family: Any, target: Target, seed: int = 0, run: Callable[..., Any] = run_kernel
+) -> None:
+    """Assert that a kernel gives the integers (and floats) of ``spec``; ``run`` runs it."""
     x, w = random_data(work, seed)
     params = random_params(work, seed)
-    found = run_kernel(work, family, target, x, w, params)
-    np.testing.assert_array_equal(found, expected(work, x, w, params))
+    found = run(work, family, target, x, w, params)
+    np.testing.assert_array_equal(found, expected(work, x, w, params), err_msg=family.name)
 
 
 def runs_here(target: Target) -> bool:
