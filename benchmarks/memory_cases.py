@@ -9,7 +9,7 @@ import numpy as np
 
 from tvm_qnn import spec
 from tvm_qnn.schedules.memory import Argument, padded_size, place, round_up
-from tvm_qnn.schedules.memory_kernel import Operation, Work
+from tvm_qnn.schedules.memory_work import Operation, Work
 from tvm_qnn.spec import FixedPoint
 from tvm_qnn.spec.fixed import softmax_table
 

@@ -13,7 +13,8 @@ from tvm_qnn.ops.fixed import FIXED_OPERATORS, format_of
 from tvm_qnn.passes.rewrite import Rewriter, constant, name_of
 from tvm_qnn.schedules.memory import Argument, Weight, place
 from tvm_qnn.schedules.memory_bag import wants_bias
-from tvm_qnn.schedules.memory_kernel import Operation, Work, build_memory, prepared_weights
+from tvm_qnn.schedules.memory_kernel import build_memory, prepared_weights
+from tvm_qnn.schedules.memory_work import Operation, Work
 from tvm_qnn.spec import FixedPoint
 from tvm_qnn.spec.fixed import softmax_table
 from tvm_qnn.targets.record import Target
@@ -139,7 +140,7 @@ class _Numbers:
         """Return the declared arguments and their values; the weights of a dtype are one."""
         for fmt, weights in self._weights.items():
             placed, _ = place({n: w.shape for n, w in weights.items()}, self._biased)
-            kernel = prepared_weights(placed, fmt)
+            kernel = prepared_weights(placed, fmt, self._target)
             codes = np.concatenate([w.reshape(-1) for w in weights.values()])
             variable = self._prepared.add(operator, kernel, None, codes, fmt.codes)
             self.add(variable, kernel.packed_shape, kernel.packed_dtype, placed)

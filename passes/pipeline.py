@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tvm_qnn.errors import TargetError
 from tvm_qnn.passes.canonicalize import canonicalize
 from tvm_qnn.passes.channels_last import channels_last
 from tvm_qnn.passes.explain import explain
@@ -14,10 +13,8 @@ from tvm_qnn.passes.fold_epilogues import fold_epilogues
 from tvm_qnn.passes.fuse_memory import fuse_memory
 from tvm_qnn.passes.infer_quantization import infer_quantization
 from tvm_qnn.passes.lower import Lowered, lower
-from tvm_qnn.passes.lower_fixed import is_fixed
 from tvm_qnn.passes.plan_layout import plan_layout
 from tvm_qnn.passes.recognize import recognize
-from tvm_qnn.passes.rewrite import calls
 from tvm_qnn.passes.select_kernels import select_kernels
 from tvm_qnn.passes.verifier import verify_module
 from tvm_qnn.schedules.database import UNTUNED, Database
@@ -67,17 +64,7 @@ def to_integers(mod: Any, dump: Dump | None = None) -> IntegerProgram:
 def choose_kernels(
     mod: Any, target: Target, lowering: str = "auto", tuned: Database = UNTUNED
 ) -> Any:
-    """Choose kernels and layouts for a target: the module that ``lower`` takes.
-
-    Raises:
-        TargetError: if there are no kernels for an operator on the target.
-    """
-    fixed = next((name for name, call in calls(mod) if is_fixed(call)), None)
-    if target.gpu is not None and fixed is not None:
-        raise TargetError(
-            f"target {target.name}: {fixed} is a fixed-point operator of a memory network, which "
-            "has no kernels for CUDA; choose host or a board"
-        )
+    """Choose kernels and layouts for a target: the module that ``lower`` takes."""
     for name, phase in (
         ("select_kernels", lambda m: select_kernels(m, target, lowering, tuned)),
         ("plan_layout", plan_layout),

@@ -11,6 +11,7 @@ from typing import Any
 from tvm.tirx.script import builder as T  # noqa: N812
 
 from tvm_qnn._tvm import tirx
+from tvm_qnn.schedules import ir
 
 _DP4A = """
 __forceinline__ __device__ int {name}(unsigned a, unsigned b, int c) {{
@@ -33,8 +34,9 @@ def _products(a: Any, b: Any, c: Any, *, signed: bool) -> Any:
             tirx.bitwise_and(tirx.shift_right(word, tirx.const(8 * i, "uint32")), 255)
             for word in (a, b)
         )
-        x = left.astype("uint8").astype("int8" if signed else "uint8").astype("int32")
-        c = c + x * right.astype("uint8").astype("int8").astype("int32")
+        x = left.astype("uint8")
+        x = ir.wrapped(x, "int8") if signed else x
+        c = c + x.astype("int32") * ir.wrapped(right.astype("uint8"), "int8").astype("int32")
     return c
 
 

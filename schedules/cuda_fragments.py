@@ -15,7 +15,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T  # noqa: N812
 
 from tvm_qnn._tvm import s_tir, tirx
-from tvm_qnn.schedules import cuda_code
+from tvm_qnn.schedules import cuda_code, ir
 
 WARP = 32
 TILE = 16
@@ -60,8 +60,8 @@ def product(kind: str, a: Any, b: Any, c: Any) -> Any:
     """Return c plus the products of two words; sums are uint32, modulo 2**32."""
     if kind == BITS:
         return c + tirx.popcount(tirx.bitwise_and(a, b))
-    total = cuda_code.dp4a(a, b, c.astype("int32"), signed=kind == SIGNED)
-    return total.astype("uint32")
+    total = cuda_code.dp4a(a, b, ir.wrapped(c, "int32"), signed=kind == SIGNED)
+    return ir.wrapped(total, "uint32")
 
 
 def load_rows() -> str:

@@ -118,13 +118,13 @@ class CudaTensor(CudaFamily):
             ir.store(acc, total, row, column)
 
         if (x_parts, w_parts) == (1, 1):
-            return lambda n, h, v, o: ir.cast(acc[v, o], "int32"), window_sums
+            return lambda n, h, v, o: ir.wrapped(acc[v, o], "int32"), window_sums
         combined = ir.alloc((plan.width_stored, plan.columns), "int32")
         parts = (x_parts, w_parts)
         with ir.stage("combined", combined.shape, parts) as (v, o, p, q):
             with ir.init():
                 ir.store(combined, tirx.const(0, "int32"), v, o)
-            found = ir.cast(acc[v * x_parts + p, o * w_parts + q], "int32")
+            found = ir.wrapped(acc[v * x_parts + p, o * w_parts + q], "int32")
             weighed = self.operands.weighed(work, found, p, q)
             ir.store(combined, combined[v, o] + weighed, v, o)
         return lambda n, h, v, o: combined[v, o], window_sums

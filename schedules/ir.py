@@ -52,6 +52,11 @@ def cast(value: Any, dtype: str, lanes: int = 1) -> Any:
     return tirx.Cast(vector(dtype, lanes), value)
 
 
+def wrapped(value: Any, dtype: str) -> Any:
+    """Return the bits of an integer as one of the other sign; TVM takes a cast to keep values."""
+    return tirx.reinterpret(dtype, value)
+
+
 def intrinsic(dtype: str, name: str, *args: Any) -> Any:
     """Call an LLVM intrinsic without side effects."""
     return tirx.call_llvm_pure_intrin(dtype, name, *args)

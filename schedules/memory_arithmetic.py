@@ -18,11 +18,9 @@ from tvm.tirx.script import builder as T  # noqa: N812
 
 from tvm_qnn._tvm import tirx
 from tvm_qnn.schedules import ir, memory
+from tvm_qnn.schedules.memory_work import BINARY, DOT, HAMMING
 from tvm_qnn.spec import FixedPoint
 from tvm_qnn.targets.record import Target
-
-DOT, BINARY, HAMMING = "dot", "binary", "hamming"
-"""What is summed: products with a key, with the signs of a key, or agreements with a key."""
 
 
 class Arithmetic(Protocol):

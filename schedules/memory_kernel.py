@@ -9,7 +9,8 @@ the slots whose weight is not 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,70 +18,24 @@ from typing import Any
 from tvm.tirx.script import builder as T  # noqa: N812
 
 from tvm_qnn._tvm import tirx
-from tvm_qnn.schedules import ir, memory
+from tvm_qnn.schedules import ir, memory, memory_cuda
 from tvm_qnn.schedules.family import Kernel
 from tvm_qnn.schedules.memory import Argument, Matrix, Weight
-from tvm_qnn.schedules.memory_arithmetic import BINARY, DOT, HAMMING
 from tvm_qnn.schedules.memory_bag import Bag, BagRows, emit_bags
+from tvm_qnn.schedules.memory_cuda_threads import Threads
 from tvm_qnn.schedules.memory_pointwise import emit_add, emit_convert, emit_output
 from tvm_qnn.schedules.memory_read import emit_read, emit_softmax
-from tvm_qnn.schedules.memory_similarity import Similarity, emit_similarity
+from tvm_qnn.schedules.memory_similarity import emit_similarity
+from tvm_qnn.schedules.memory_work import Operation, Work
 from tvm_qnn.schedules.prepare import stream_index
 from tvm_qnn.spec import FixedPoint, packed_bytes
 from tvm_qnn.targets.record import Target
 
 
-@dataclass(frozen=True)
-class Operation:
-    """One operator.
-
-    Attributes:
-        kind: ``bag``, ``valid``, ``convert``, ``dense``, ``similarity``, ``hamming``, ``softmax``,
-            ``read``, ``add`` or ``output``.
-        inputs: numbers of values, in the order of the definition in ``tvm_qnn.spec``; a softmax has
-            its table as third.
-        output: number of the result.
-        fmt: the format; None for ``valid``.
-        src: the format that ``convert`` reads.
-        binary: the key counts by its signs.
-        alpha: exponent of the weight of bits of ``hamming``.
-    """
-
-    kind: str
-    inputs: tuple[int, ...]
-    output: int
-    fmt: FixedPoint | None = None
-    src: FixedPoint | None = None
-    binary: bool = False
-    alpha: int = -3
-
-    @property
-    def format(self) -> FixedPoint:
-        """The format, of an operation that has one."""
-        assert self.fmt is not None, self.kind
-        return self.fmt
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a kernel computes.
-
-    Attributes:
-        arguments: what it reads, by number, in the order of its parameters; the weights in an
-            argument have numbers of their own.
-        results: what it writes, by number, the last parameters.
-        shapes: shape and dtype of every other value.
-        operations: in an order in which they can run.
-    """
-
-    arguments: dict[int, Argument]
-    results: dict[int, Argument]
-    shapes: dict[int, tuple[tuple[int, ...], str]]
-    operations: tuple[Operation, ...]
-
-
 def build_memory(work: Work, target: Target, name: str) -> Any:
     """Return the PrimFunc ``(*arguments, *results)``."""
+    if target.gpu is not None:
+        return memory_cuda.build_memory(work, target.gpu, name)
     with ir.function(name) as finished:
         declared = {**work.arguments, **work.results}
         with memory.arguments(declared) as matrices:
@@ -114,7 +69,7 @@ class _Emitter:
         """Embeddings that are made where they are read, by the number of what is read."""
         found = {}
         for bag in (o for o in self.work.operations if o.kind == "bag" and self._ready(o)):
-            number = self._converted(bag).output
+            number = self.work.converted(bag).output
             readers = [o for o in self.work.operations if number in o.inputs]
             only = (
                 len(readers) == 1 and readers[0].kind == "read" and number not in self.work.results
@@ -130,7 +85,7 @@ class _Emitter:
         compared = {o.inputs[0] for o in self.work.operations if o.kind == "dense"}
         lean: set[int] = set()
         for o in self.work.operations:
-            inner = o.kind == "bag" and self._converted(o) is not o
+            inner = o.kind == "bag" and self.work.converted(o) is not o
             if o.output not in self.values and o.output not in self.late and not inner:
                 shape, dtype = self.work.shapes[o.output]
                 stored = "int8" if dtype == "bool" else dtype
@@ -174,7 +129,7 @@ class _Emitter:
         made: dict[Any, Bag] = {}
         for operation in same:
             if operation.kind == "bag":
-                last = self._converted(operation)
+                last = self.work.converted(operation)
                 self.done.update((operation.output, last.output))
                 key = (operation.inputs[0], operation.format, last.format)
                 if key in made and last.output not in self.values:
@@ -189,32 +144,15 @@ class _Emitter:
 
     def _bag(self, bag: Operation, out: Matrix) -> Bag:
         number = bag.inputs[0]
-        fmt = self._converted(bag).format
+        fmt = self.work.converted(bag).format
         return Bag(self.values[number], bag.format, out, fmt, number in self.biased)
 
     def _ready(self, operation: Operation) -> bool:
         return all(number in self.values for number in operation.inputs)
 
-    def _converted(self, bag: Operation) -> Operation:
-        """Return the conversion that alone reads a bag and can be made with it, or the bag."""
-        readers = [o for o in self.work.operations if bag.output in o.inputs]
-        if bag.output in self.work.results or len(readers) != 1 or readers[0].kind != "convert":
-            return bag
-        words = self.values[bag.inputs[-1]].width
-        try:
-            memory.convert_dtype(bag.format, readers[0].format, words * bag.format.limit)
-        except ValueError:
-            return bag
-        return readers[0]
-
     def similarity(self, operation: Operation) -> None:
         rows, keys = self.inputs(operation)
-        mode = HAMMING if operation.kind == "hamming" else BINARY if operation.binary else DOT
-        work = Similarity(mode, operation.format, operation.alpha)
-        emit_similarity(
-            self.target, work, rows, keys, self.output(operation.output),
-            shared=operation.kind == "dense",
-        )  # fmt: skip
+        emit_similarity(self.target, operation, rows, keys, self.output(operation.output))
 
     def softmax(self, operation: Operation) -> None:
         scores, used, table = self.inputs(operation)
@@ -261,12 +199,13 @@ _EMITTERS: dict[str, Callable[[_Emitter, Operation], None]] = {
 }
 
 
-def prepared_weights(weights: Sequence[Weight], fmt: FixedPoint) -> Kernel:
+def prepared_weights(weights: Sequence[Weight], fmt: FixedPoint, target: Target) -> Kernel:
     """Return how weights become padded matrices when an artifact is loaded.
 
     Args:
         weights: where they go, in the order of their codes in the stream.
         fmt: a format of their number of bits.
+        target: the device.
 
     Returns:
         A kernel without ``func``; its ``prepare`` takes the dense bit stream of all codes.
@@ -283,7 +222,7 @@ def prepared_weights(weights: Sequence[Weight], fmt: FixedPoint) -> Kernel:
         for w in weights:
             stride = memory.round_up(w.width)
             rows = memory.padded_size(w.rows, w.width) // stride
-            with T.serial(rows) as row, T.serial(stride) as column:
+            with _elements(rows, stride, target) as (row, column):
                 at = tirx.min(row, w.rows - 1) * w.width + tirx.min(column, w.width - 1)
                 index = stream_index(matrices[0].buffer, first + at, fmt.bits)
                 inside = tirx.all(row < w.rows, column < w.width)
@@ -294,3 +233,14 @@ def prepared_weights(weights: Sequence[Weight], fmt: FixedPoint) -> Kernel:
             first += w.rows * w.width
     func = finished().with_attrs({**ir.STATIC_ATTRS, "global_symbol": "prepare"})
     return Kernel("qmemory", None, func, (size,), fmt.dtype)
+
+
+@contextmanager
+def _elements(rows: int, columns: int, target: Target) -> Iterator[tuple[Any, Any]]:
+    """Run the statements inside for every element of a matrix."""
+    if target.gpu is None:
+        with T.serial(rows) as row, T.serial(columns) as column:
+            yield row, column
+    else:
+        with Threads().each(rows * columns) as at:
+            yield tirx.floordiv(at, columns), tirx.floormod(at, columns)

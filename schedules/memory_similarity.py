@@ -16,42 +16,21 @@ from tvm.tirx.script import builder as T  # noqa: N812
 from tvm_qnn._tvm import tirx
 from tvm_qnn.schedules import ir, memory
 from tvm_qnn.schedules.memory import Matrix
-from tvm_qnn.schedules.memory_arithmetic import DOT, HAMMING, Arithmetic, arithmetic, sum_rows
+from tvm_qnn.schedules.memory_arithmetic import Arithmetic, arithmetic, sum_rows
+from tvm_qnn.schedules.memory_work import Operation
 from tvm_qnn.schedules.plan import ceil_div
-from tvm_qnn.spec import FixedPoint
-from tvm_qnn.spec.fixed import hamming_shift
 from tvm_qnn.targets.record import Target
 
 _UNROLLED_CHUNKS = 4
 
 
-@dataclass(frozen=True)
-class Similarity:
-    """What to compare and how.
-
-    Attributes:
-        mode: ``dot``, ``binary`` or ``hamming``.
-        fmt: format of keys, rows and scores.
-        alpha: exponent of the weight of bits, for ``hamming``.
-    """
-
-    mode: str
-    fmt: FixedPoint
-    alpha: int = -3
-
-    @property
-    def shift(self) -> int:
-        """Bits to drop from a raw sum."""
-        return hamming_shift(self.fmt, self.alpha) if self.mode == HAMMING else 0
-
-
 def emit_similarity(
-    target: Target, work: Similarity, rows: Matrix, keys: Matrix, out: Matrix, shared: bool
+    target: Target, work: Operation, rows: Matrix, keys: Matrix, out: Matrix
 ) -> None:
-    """Write scores [N, L] of keys [N, E] with rows [N * L, E], or [L, E] where ``shared``."""
-    arith = arithmetic(target, work.fmt.dtype)
+    """Write scores [N, L] of keys [N, E] with rows [N * L, E], of a dense layer [L, E]."""
+    arith = arithmetic(target, work.format.dtype)
     with T.serial(keys.rows) as n:
-        first = tirx.const(0, "int32") if shared else n * out.width
+        first = tirx.const(0, "int32") if work.kind == "dense" else n * out.width
         _Scores(target, work, arith, rows, out, n).emit(keys, first)
 
 
@@ -60,7 +39,7 @@ class _Scores:
     """The statements for one key."""
 
     target: Target
-    work: Similarity
+    work: Operation
     arith: Arithmetic
     rows: Matrix
     out: Matrix
@@ -109,7 +88,7 @@ class _Scores:
 
     def _key(self, keys: Matrix, chunks: int) -> list[Any]:
         """Write what the steps need of the key into buffers, and return those."""
-        arith, fmt, width = self.arith, self.work.fmt, keys.width
+        arith, fmt, width = self.arith, self.work.format, keys.width
         size = chunks * arith.chunk
         codes = ir.alloc((size,), arith.dtype)
         if size > width:
@@ -132,7 +111,7 @@ class _Scores:
 
     def _block(self, parts: list[Any], chunks: int, rows: Matrix, first: Any) -> Any:
         """Return the scores of a block of rows."""
-        arith, mode, fmt = self.arith, self.work.mode, self.work.fmt
+        arith, mode, fmt = self.arith, self.work.mode, self.work.format
         zero = ir.const(0, "int32", arith.lanes)
         totals = [ir.alloc((arith.lanes,), "int32") for _ in range(arith.lanes)]
         every = ir.lanes_at(0, arith.lanes)
@@ -164,6 +143,3 @@ def _repeat(count: int, step: Callable[[Any], None]) -> None:
     if count > _UNROLLED_CHUNKS:
         with T.serial(count) as c:
             step(c)
-
-
-__all__ = ["DOT", "HAMMING", "Similarity", "emit_similarity"]

@@ -36,7 +36,8 @@ def stream_indices(stream: Any, shape: tuple[int, ...], bits: int) -> Any:
 def stream_index(stream: Any, place: Any, bits: int) -> Any:
     """Return index number ``place`` of a stream (``spec.pack_stream``), int32."""
     last = int(stream.shape[0]) - 1
-    byte, shift = tirx.floordiv(place * bits, 8), tirx.floormod(place * bits, 8)
+    # Not as a quotient and a remainder: TVM 0.27 loses offsets where it flattens such indices.
+    byte, shift = (place * bits) >> 3, (place * bits) & 7
     value = stream[byte].astype("int32")
     # A code starts at any bit when its size does not divide a byte.
     spans = 1 if bits in (1, 2, 4, 8) else ceil_div(7 + bits, 8)

@@ -12,9 +12,11 @@ from tests.schedules.helpers import (
     random_data,
 )
 from tvm_qnn._tvm import tvm
+from tvm_qnn.compiler import build_executable, prepared, read
 from tvm_qnn.gpu import emulator
 from tvm_qnn.gpu.kernels import Kernels, captured
 from tvm_qnn.ops.workload import ConvWork
+from tvm_qnn.passes.pipeline import to_kernels
 from tvm_qnn.targets.record import Target
 
 
@@ -48,4 +50,13 @@ def source_of(work: ConvWork, family: Any, target: Target) -> Kernels:
     device = target.tvm()
     with captured() as kernels, device:
         tvm.compile(tvm.IRModule({kernel.name: kernel.func}), device)
+    return kernels
+
+
+def source_of_model(model: Any, target: Target) -> Kernels:
+    """The CUDA source of a whole program."""
+    lowered = to_kernels(prepared(read(model), target)[0], target)
+    device = target.tvm()
+    with captured() as kernels, device:
+        build_executable(lowered.module, device)
     return kernels

@@ -82,7 +82,7 @@ def test_prepared_weights_are_padded_matrices_one_behind_the_other(fmt):
     weights = [rng.integers(-m, m + 1, shape).astype(fmt.dtype) for shape in shapes]
     biased = [1, 3] if fmt.bits <= 8 else []
     placed, size = place(dict(enumerate(shapes)), biased)
-    kernel = prepared_weights(placed, fmt)
+    kernel = prepared_weights(placed, fmt, targets.host())
     assert kernel.packed_shape == (size,)
     module = tvm.compile(tvm.IRModule({"prepare": kernel.prepare}), targets.host().tvm())
     made = tvm.runtime.tensor(np.ones(kernel.packed_shape, kernel.packed_dtype))
