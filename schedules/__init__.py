@@ -14,6 +14,7 @@ from tvm_qnn.schedules.bitserial import BitSerial
 from tvm_qnn.schedules.codebook import Indicators
 from tvm_qnn.schedules.codebook_taps import Taps
 from tvm_qnn.schedules.cuda_cores import CudaCores
+from tvm_qnn.schedules.cuda_gemv import CudaGemv
 from tvm_qnn.schedules.cuda_operands import Bits, Bytes
 from tvm_qnn.schedules.cuda_tensor import CudaTensor
 from tvm_qnn.schedules.depthwise import Depthwise
@@ -44,6 +45,7 @@ _INTEGER = (
             "cuda": (CudaCores("dot", Bytes()),),
         },
     ),
+    ByArchitecture("gemv", {"cuda": (CudaGemv(),)}),
     ByArchitecture("mma", {"cuda": (CudaTensor("mma", Bytes()),)}),
     ByArchitecture("bmma", {"cuda": (CudaTensor("bmma", Bits()),)}),
     Reference(),
@@ -59,7 +61,7 @@ CODEBOOK_FAMILIES: tuple[Family[CodebookWork], ...] = (
 """All families of convolutions with codebook weights: by adding taps, or by indicator weights."""
 
 
-_TENSOR_CORES = ("mma", "bmma")
+_GPU_ONLY = ("gemv", "mma", "bmma")
 READS_PLANES = frozenset({"bitserial", "bmma"})
 """Families that take bit planes, and pack codes themselves where they get codes."""
 
@@ -67,7 +69,7 @@ READS_PLANES = frozenset({"bitserial", "bmma"})
 def families(work: ConvWork | CodebookWork, target: Target) -> list[Family[Any]]:
     """Return the families for a kind of work on a kind of processor."""
     found = CODEBOOK_FAMILIES if isinstance(work, CodebookWork) else FAMILIES
-    return [f for f in found if target.gpu is not None or f.name not in _TENSOR_CORES]
+    return [f for f in found if target.gpu is not None or f.name not in _GPU_ONLY]
 
 
 def family(name: str, *, codebook: bool = False) -> Family[Any]:

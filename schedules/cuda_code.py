@@ -6,6 +6,8 @@ checks without a GPU use in its place.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from tvm.tirx.script import builder as T  # noqa: N812
@@ -16,48 +18,49 @@ from tvm_qnn.schedules import ir
 _DP4A = """
 __forceinline__ __device__ int {name}(unsigned a, unsigned b, int c) {{
   int d;
-  asm("dp4a.{x}.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  asm("dp4a.{x}32.{w}32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
   return d;
 }}
 """
-_SIGNED, _UNSIGNED = "qnn_dp4a_s8s8", "qnn_dp4a_u8s8"
-SOURCES = {
-    _SIGNED: _DP4A.format(name=_SIGNED, x="s32"),
-    _UNSIGNED: _DP4A.format(name=_UNSIGNED, x="u32"),
-}
+_KINDS = [(x, w) for x in "su" for w in "su"]
 
 
-def _products(a: Any, b: Any, c: Any, *, signed: bool) -> Any:
+def _products(a: Any, b: Any, c: Any, *, x: str, w: str) -> Any:
     """Say what :func:`dp4a` computes."""
     for i in range(4):
         left, right = (
-            tirx.bitwise_and(tirx.shift_right(word, tirx.const(8 * i, "uint32")), 255)
-            for word in (a, b)
+            _byte(tirx.shift_right(word, tirx.const(8 * i, "uint32")), kind)
+            for word, kind in ((a, x), (b, w))
         )
-        x = left.astype("uint8")
-        x = ir.wrapped(x, "int8") if signed else x
-        c = c + x.astype("int32") * ir.wrapped(right.astype("uint8"), "int8").astype("int32")
+        c = c + left * right
     return c
 
 
-MEANING = {
-    _SIGNED: lambda a, b, c: _products(a, b, c, signed=True),
-    _UNSIGNED: lambda a, b, c: _products(a, b, c, signed=False),
+def _byte(word: Any, kind: str) -> Any:
+    low = tirx.bitwise_and(word, 255).astype("uint8")
+    return (ir.wrapped(low, "int8") if kind == "s" else low).astype("int32")
+
+
+def _name(x: str, w: str) -> str:
+    return f"qnn_dp4a_{x}8{w}8"
+
+
+SOURCES = {_name(x, w): _DP4A.format(name=_name(x, w), x=x, w=w) for x, w in _KINDS}
+MEANING: dict[str, Callable[..., Any]] = {
+    _name(x, w): partial(_products, x=x, w=w) for x, w in _KINDS
 }
 """The functions as expressions of TVM."""
 
 
-def dp4a(a: Any, b: Any, c: Any, *, signed: bool) -> Any:
+def dp4a(a: Any, b: Any, c: Any, *, signed: bool, weights_signed: bool = True) -> Any:
     """Add four products of bytes to an int32.
 
     Args:
         a: four bytes, uint32.
-        b: four signed bytes, uint32.
+        b: four bytes, uint32.
         c: int32.
         signed: the bytes of ``a`` are.
+        weights_signed: the bytes of ``b`` are.
     """
-    return _call(_SIGNED if signed else _UNSIGNED, "int32", a, b, c)
-
-
-def _call(name: str, dtype: str, *args: Any) -> Any:
-    return T.cuda.func_call(name, *args, source_code=SOURCES[name], return_type=dtype)
+    name = _name("s" if signed else "u", "s" if weights_signed else "u")
+    return T.cuda.func_call(name, a, b, c, source_code=SOURCES[name], return_type="int32")

@@ -160,6 +160,10 @@ class Bytes(Operands):
 
     granule = _BYTES
 
+    def __init__(self, align: int = _BYTES) -> None:
+        """Take channels of which a multiple of ``align`` is stored."""
+        self._align = align
+
     def refuse(self, work: ConvWork) -> tuple[str, str] | None:
         """See :class:`Operands`."""
         if work.x_planes:
@@ -198,7 +202,7 @@ class Bytes(Operands):
     def _converts(self, work: ConvWork) -> bool:
         """Tell whether codes are no words of digits yet."""
         dtype, digits, _ = self._fitted(work)
-        return bool(work.in_channels % _BYTES) or not digits.identity or work.x.dtype != dtype
+        return bool(work.in_channels % self._align) or not digits.identity or work.x.dtype != dtype
 
     def kind(self, work: ConvWork) -> str:
         """See :class:`Operands`."""
@@ -208,7 +212,7 @@ class Bytes(Operands):
         """See :class:`Operands`."""
         dtype, digits, _ = self._fitted(work)
         if self._converts(work):
-            x = _digits_of_input(x, work, digits, dtype)
+            x = _digits_of_input(x, work, digits, dtype, self._align)
 
         def read(place: Sequence[Any], _: Any, first: Any, count: int) -> Any:
             some = x[(*place, ir.lanes_at(first * _BYTES, count * _BYTES))]
@@ -250,9 +254,9 @@ def _pack_input(x: Any, work: ConvWork, digits: Digits) -> Any:
     return planes
 
 
-def _digits_of_input(x: Any, work: ConvWork, digits: Digits, dtype: str) -> Any:
-    """Store codes [N, H, W, C] as digits in whole words of channels; further ones are 0."""
-    channels = ceil_div(work.in_channels, _BYTES) * _BYTES
+def _digits_of_input(x: Any, work: ConvWork, digits: Digits, dtype: str, align: int) -> Any:
+    """Store codes [N, H, W, C] as digits of ``align`` channels at a time; further ones are 0."""
+    channels = ceil_div(work.in_channels, align) * align
     shape = (work.batch, work.height, work.width, channels)
     stored = ir.alloc(shape, dtype)
     with ir.stage("digits", shape) as (n, h, w, c):

@@ -7,7 +7,8 @@ too; int4 ones are emulated from sm_90 on.
 Rates are multiply-accumulates of one multiprocessor in a cycle: popcounts and dp4a from the
 throughput table of the CUDA programming guide, tensor cores from the peak rates of the A100
 whitepaper (int8 624, int4 1248, int1 4992 TOPS). Those of other chips are guesses from their
-published int8 rate; no chip was measured.
+published int8 rate; no chip was measured. Memory is that of A100 (1,555 GB/s), RTX 3090 (936),
+RTX 4090 (1,008), H100 (3,350) and T4 (320).
 """
 
 from tvm_qnn.targets.record import Gpu, Rates, Target
@@ -31,42 +32,42 @@ def _target(name: str, description: str, gpu: Gpu, rates: Rates) -> Target:
 SM75 = _target(
     "cuda-sm75",
     "NVIDIA Turing (T4, RTX 20)",
-    Gpu("sm_75", tensor=frozenset(), processors=40),
+    Gpu("sm_75", tensor=frozenset(), processors=40, bandwidth=200),
     Rates(dot=256, bitserial=512, reference=64, source=_GUIDE),
 )
 
 SM80 = _target(
     "cuda-sm80",
     "NVIDIA Ampere for servers (A100, A30)",
-    Gpu("sm_80", tensor=frozenset({"s8", "s4", "b1"}), processors=108),
+    Gpu("sm_80", tensor=frozenset({"s8", "s4", "b1"}), processors=108, bandwidth=1100),
     Rates(dot=256, bitserial=512, reference=64, source=_GUIDE, tensor8=2048, tensor1=16384),
 )
 
 SM86 = _target(
     "cuda-sm86",
     "NVIDIA Ampere (RTX 30, A10, A40)",
-    Gpu("sm_86", tensor=frozenset({"s8", "s4", "b1"}), processors=84),
+    Gpu("sm_86", tensor=frozenset({"s8", "s4", "b1"}), processors=84, bandwidth=550),
     Rates(dot=256, bitserial=512, reference=64, source=_GUIDE, tensor8=1024, tensor1=8192),
 )
 
 SM89 = _target(
     "cuda-sm89",
     "NVIDIA Ada (RTX 40, L4, L40)",
-    Gpu("sm_89", tensor=frozenset({"s8", "s4", "b1"}), processors=142),
+    Gpu("sm_89", tensor=frozenset({"s8", "s4", "b1"}), processors=142, bandwidth=400),
     Rates(dot=256, bitserial=512, reference=64, source=_GUIDE, tensor8=1024, tensor1=8192),
 )
 
 SM90 = _target(
     "cuda-sm90",
     "NVIDIA Hopper (H100, H200)",
-    Gpu("sm_90", tensor=frozenset({"s8", "b1"}), processors=132),
+    Gpu("sm_90", tensor=frozenset({"s8", "b1"}), processors=132, bandwidth=1900),
     Rates(dot=256, bitserial=512, reference=64, source=_GUIDE, tensor8=2048, tensor1=2048),
 )
 
 CUDA = _target(
     "cuda",
     "any NVIDIA GPU from Turing on, without tensor cores",
-    Gpu("sm_75", tensor=frozenset(), processors=40, portable=True),
+    Gpu("sm_75", tensor=frozenset(), processors=40, bandwidth=200, portable=True),
     Rates(dot=256, bitserial=512, reference=64, source=_GUIDE),
 )
 

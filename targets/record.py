@@ -39,6 +39,7 @@ class Gpu:
             ``b1`` (mma m16n8k256 with AND) and ``s4`` (mma m16n8k64). What it lacks the compiler
             replaces by slow sequences, which kernels avoid.
         processors: streaming multiprocessors of the largest chip of its kind.
+        bandwidth: bytes that its memory delivers in a cycle of a multiprocessor.
         portable: kernels are stored as PTX, which the driver of any later chip compiles.
         threads: of a block at most.
         shared_bytes: of shared memory that a block may declare.
@@ -47,6 +48,7 @@ class Gpu:
     arch: str
     tensor: frozenset[str]
     processors: int
+    bandwidth: int
     portable: bool = False
     threads: int = 1024
     shared_bytes: int = 48 * 1024

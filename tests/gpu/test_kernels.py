@@ -35,7 +35,22 @@ CASES = {
         ConvWork(1, 1, 300, 256, 96, (1, 1), U2, S2, epilogue=Epilogue("requantize", U2)),
         ("mma", "bmma", "dot", "bitserial"),
     ),
-    "one row": (ConvWork(1, 1, 1, 100, 10, (1, 1), U8, S8), ("mma", "dot")),
+    "one row": (ConvWork(1, 1, 1, 100, 10, (1, 1), U8, S8), ("mma", "dot", "gemv")),
+    "a row of bits": (
+        ConvWork(1, 1, 1, 4100, 70, (1, 1), S8, Codes(-1, 1, 2), x_zero=7), ("gemv",),
+    ),
+    "rows of two bits": (
+        ConvWork(1, 1, 3, 1024, 40, (1, 1), Codes(0, 3), S2,
+                 epilogue=Epilogue("threshold", U2, pack=True)),
+        ("gemv",),
+    ),
+    "rows of four bits": (
+        ConvWork(1, 1, 8, 96, 33, (1, 1), U8, Codes(-8, 7), epilogue=Epilogue("requantize", U8)),
+        ("gemv",),
+    ),
+    "rows of three bits": (
+        ConvWork(1, 1, 2, 600, 17, (1, 1), S8, Codes(-4, 3), w_zero=tuple(range(17))), ("gemv",),
+    ),
     "depthwise": (replace(CONV, out_channels=64, groups=64), ("reference",)),
 }  # fmt: skip
 

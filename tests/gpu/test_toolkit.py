@@ -25,11 +25,13 @@ BITS = ConvWork(
     1, 14, 14, 128, 128, (3, 3), U2, S2, padding=(1, 1, 1, 1), x_planes=True,
     epilogue=Epilogue("requantize", U2, pack=True),
 )  # fmt: skip
+ROW = ConvWork(1, 1, 1, 4096, 64, (1, 1), U8, S2)
 MEANT = {
     ("mma", BYTES): r"IMMA\.16832\.U8\.S8",
     ("bmma", BITS): r"BMMA\.168256\.AND\.POPC",
     ("dot", BYTES): r"IDP\.4A\.U8\.S8",
     ("bitserial", BITS): r"POPC",
+    ("gemv", ROW): r"IDP\.4A\.U8\.U8",
 }
 
 pytestmark = pytest.mark.skipif(
@@ -58,7 +60,7 @@ def instructions(code, folder):
 
 
 @pytest.mark.parametrize("chip", ["cuda-sm80", "cuda-sm90"])
-@pytest.mark.parametrize("name", ["mma", "bmma", "dot", "bitserial"])
+@pytest.mark.parametrize("name", ["mma", "bmma", "dot", "bitserial", "gemv"])
 def test_kernels_hold_their_instruction_and_spill_nothing(chip, name, tmp_path):
     work, meant = next((w, text) for (n, w), text in MEANT.items() if n == name)
     target = targets.get(chip)
