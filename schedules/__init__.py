@@ -29,6 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 _INTEGER = (
+    ByArchitecture("gemv", {"cuda": (CudaGemv(),)}),
     ByArchitecture(
         "bitserial",
         {
@@ -45,7 +46,6 @@ _INTEGER = (
             "cuda": (CudaCores("dot", Bytes()),),
         },
     ),
-    ByArchitecture("gemv", {"cuda": (CudaGemv(),)}),
     ByArchitecture("mma", {"cuda": (CudaTensor("mma", Bytes()),)}),
     ByArchitecture("bmma", {"cuda": (CudaTensor("bmma", Bits()),)}),
     Reference(),

@@ -25,11 +25,12 @@ from tvm_qnn.targets.record import Target
 
 _LARGEST_TILE = 8
 _MOST_STEPS = 8
-"""Of the reduction that are unrolled without tuning."""
 
 
 class CudaCores(CudaFamily):
     """Any convolution of one group whose codes fit the operands."""
+
+    together = _MOST_STEPS
 
     def cycles(self, work: ConvWork, target: Target) -> float:
         """See :class:`tvm_qnn.schedules.family.Family`."""

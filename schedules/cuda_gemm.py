@@ -15,8 +15,10 @@ from tvm_qnn.schedules.plan import Plan, ceil_div
 from tvm_qnn.schedules.tiled import TiledFamily
 from tvm_qnn.targets.record import Target
 
-LAUNCH = 3000
-"""Cycles from one kernel to the next, an estimate."""
+LAUNCH, WAIT = 3000, 600
+"""Cycles from one kernel to the next, and until memory answers, estimates."""
+_RESIDENT = 4
+"""Thread blocks that a multiprocessor runs by turns, an estimate."""
 
 
 class CudaFamily(TiledFamily):
@@ -29,6 +31,8 @@ class CudaFamily(TiledFamily):
 
     depth = 1
     """Words of the reduction that belong together."""
+    together: int
+    """Words of the reduction that are copied at once, at most, without tuning."""
 
     def __init__(self, name: str, operands: Operands) -> None:
         self.name = name
@@ -60,10 +64,13 @@ class CudaFamily(TiledFamily):
         blocks = ceil_div(cuda.rows_of(work) * x, tile[0]) * ceil_div(
             work.out_channels * w, tile[1]
         )
-        waves = ceil_div(blocks, target.gpu.processors)
-        products = tile[0] * tile[1] * self.steps(work) * self.operands.granule
+        steps, processors = self.steps(work), target.gpu.processors
+        products = tile[0] * tile[1] * steps * self.operands.granule
+        computed = ceil_div(blocks, processors) * products / rate
+        waited = ceil_div(blocks, processors * _RESIDENT) * ceil_div(steps, self.together) * WAIT
+        read = steps * work.out_channels * w * 4 / target.gpu.bandwidth
         staged = self.operands.stages(work)
-        return waves * products / rate + LAUNCH * (1 + staged)
+        return max(computed, waited, read) + LAUNCH * (1 + staged)
 
     def words(self, work: ConvWork) -> int:
         """Return the words of the channels of one tap."""

@@ -38,6 +38,7 @@ class CudaTensor(CudaFamily):
     """Any convolution of one group whose codes fit the operands."""
 
     depth = DEPTH
+    together = 4 * DEPTH
 
     def refuse(self, work: ConvWork, target: Target) -> Refusal | None:
         """See :class:`TiledFamily`."""
@@ -193,7 +194,7 @@ class CudaTensor(CudaFamily):
             shared.append(tiling.sample(sch, loop, [warps, count // warps], 8))
         ((i1, i2), (down, _)), ((j1, j2), (across, _)) = shared
         count = int(sch.get(k).extent)
-        most = max(d for d in range(1, 5) if count % d == 0)
+        most = max(d for d in range(1, self.together // DEPTH + 1) if count % d == 0)
         (k0, k1), _ = tiling.sample(sch, k, [count // most, most], 8)
         sch.reorder(i1, j1, k0, k1, i2, j2)
         sch.bind(i1, "threadIdx.z")

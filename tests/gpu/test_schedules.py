@@ -40,7 +40,9 @@ def test_default_decisions(key):
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("key", ["bytes", "planes", "many rows", "a row of bits", "rows of two bits"])
+@pytest.mark.parametrize(
+    "key", ["bytes", "planes", "many rows", "a row of bits", "rows of two bits"]
+)
 def test_random_decisions(key, seed, monkeypatch):
     def sample(sch, loop, default, largest):
         factors = sch.sample_perfect_tile(loop, n=len(default), max_innermost_factor=largest)
