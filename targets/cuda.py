@@ -72,3 +72,10 @@ CUDA = _target(
 )
 
 ALL = (CUDA, SM75, SM80, SM86, SM89, SM90)
+
+
+def for_capability(major: int, minor: int) -> Target:
+    """Return the target of a chip: its own, or ``cuda`` where there is none."""
+    arch = f"sm_{major}{minor}"
+    own = (t for t in ALL if t.gpu is not None and not t.gpu.portable and t.gpu.arch == arch)
+    return next(own, CUDA)

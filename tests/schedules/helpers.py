@@ -77,28 +77,34 @@ def kernel_params(work: ConvWork, params: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def compile_kernel(
-    work: ConvWork, family: Any, target: Target, w: Any, tvm_target: Any = None
+    work: ConvWork, family: Any, target: Target, w: Any, tvm_target: Any = None, device: Any = None
 ) -> tuple[Any, list[Any], str]:
-    """Compile a kernel for this machine; returns the module, packed weights and constants."""
+    """Compile a kernel for this machine; returns the module, packed weights and constants.
+
+    Tensors are on ``device``, or on the CPU for None.
+    """
     refused = family.supports(work, target)
     assert refused is None, str(refused)
     kernel = family.build(work, target, w)
     functions = tvm.IRModule({kernel.name: kernel.func, "prepare": kernel.prepare})
     module = tvm.compile(functions, tvm_target or target.tvm())
-    packed = tvm.runtime.tensor(np.zeros(kernel.packed_shape, kernel.packed_dtype))
-    module["prepare"](tvm.runtime.tensor(spec.pack_stream(w, work.w)), packed)
-    return module, [packed, *map(tvm.runtime.tensor, kernel.constants)], kernel.name
+    packed = tvm.runtime.tensor(np.zeros(kernel.packed_shape, kernel.packed_dtype), device)
+    module["prepare"](tvm.runtime.tensor(spec.pack_stream(w, work.w), device), packed)
+    constants = [tvm.runtime.tensor(c, device) for c in kernel.constants]
+    return module, [packed, *constants], kernel.name
 
 
 def kernel_arguments(
-    work: ConvWork, x: Any, static: list[Any], params: tuple[Any, ...]
+    work: ConvWork, x: Any, static: list[Any], params: tuple[Any, ...], device: Any = None
 ) -> list[Any]:
     """All arguments of a kernel, the result last."""
     if work.x_planes:
         x = spec.pack_planes(x, work.x)
-    given = [tvm.runtime.tensor(np.ascontiguousarray(p)) for p in kernel_params(work, params)]
-    out = tvm.runtime.tensor(np.zeros(*output_type(work)))
-    return [tvm.runtime.tensor(x), *static, *given, out]
+    given = [
+        tvm.runtime.tensor(np.ascontiguousarray(p), device) for p in kernel_params(work, params)
+    ]
+    out = tvm.runtime.tensor(np.zeros(*output_type(work)), device)
+    return [tvm.runtime.tensor(x, device), *static, *given, out]
 
 
 def run_kernel(
