@@ -133,6 +133,8 @@ class Bits(Operands):
             return planes[(*place, part, ir.lanes_at(first, count))]
 
         def outside(part: Any) -> Any:
+            if fill == 0:
+                return none
             bit = tirx.bitwise_and(tirx.shift_right(tirx.const(fill, "int32"), part), 1)
             return tirx.Select(bit != 0, full, none)
 
@@ -214,9 +216,11 @@ class Bytes(Operands):
         if self._converts(work):
             x = _digits_of_input(x, work, digits, dtype, self._align)
 
+        shape = [int(d) for d in x.shape]
+        view = ir.view(x, (*shape[:-1], shape[-1] // _BYTES), "uint32")
+
         def read(place: Sequence[Any], _: Any, first: Any, count: int) -> Any:
-            some = x[(*place, ir.lanes_at(first * _BYTES, count * _BYTES))]
-            return tirx.reinterpret(ir.vector("uint32", count), some)
+            return view[(*place, ir.lanes_at(first, count))]
 
         def value(n: Any, h: Any, w: Any, _: Any, c: Any) -> Any:
             return ir.cast(x[n, h, w, c], "int32")

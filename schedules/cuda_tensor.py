@@ -219,6 +219,9 @@ class CudaTensor(CudaFamily):
         d0, d1 = sch.split(d, [None, TILE])
         sch.reorder(c0, d0, c1, d1)
         clear = sch.decompose_reduction(tile, k0)
+        sch.annotate(k0, "software_pipeline_stage", [0, 0, 1])
+        sch.annotate(k0, "software_pipeline_order", [0, 1, 2])
+        sch.annotate(k0, "software_pipeline_async_stages", [0])
         # Fragments are registers only where every index is known. The compiler of CUDA unrolls; TVM
         # would lose sight of what belongs to a lane.
         for loop in (k1, c0, sch.get_loops(clear)[-2]):

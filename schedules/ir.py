@@ -78,6 +78,11 @@ def store(buffer: Any, value: Any, *indices: Any) -> None:
     T.buffer_store(buffer, value, list(indices))
 
 
+def view(buffer: Any, shape: Sequence[int], dtype: str) -> Any:
+    """Declare the memory of a buffer as one of another shape and dtype."""
+    return T.decl_buffer(tuple(shape), dtype, data=buffer.data)
+
+
 def named(name: str, buffer: Any) -> Any:
     """Give a buffer the name by which it is printed and found."""
     IRBuilder.name(name, buffer)

@@ -20,7 +20,10 @@ from tvm_qnn._tvm import s_tir, tirx, tvm
 from tvm_qnn.schedules import cuda_code
 from tvm_qnn.schedules.ir import STATIC_ATTRS
 
-_DROPPED = {"pragma_auto_unroll_max_step", "pragma_unroll_explicit", "buffer_dim_align"}
+_DROPPED = {
+    "pragma_auto_unroll_max_step", "pragma_unroll_explicit", "buffer_dim_align",
+    "software_pipeline_stage", "software_pipeline_order", "software_pipeline_async_stages",
+}  # fmt: skip
 
 
 @contextmanager

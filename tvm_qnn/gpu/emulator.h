@@ -2,8 +2,8 @@
 //
 // Every CUDA thread of a block is a fiber that runs until its next barrier. Warps run one after the
 // other, their order is reversed at each barrier, blocks run from the last to the first, shared
-// memory starts as garbage, and copies of cp.async arrive only when they are waited for, so that a
-// missing barrier or wait changes results. What a GPU refuses (misaligned vectors, more shared
+// memory starts as garbage, and copies of cp.async take away what was there at once but arrive only
+// when they are waited for, so that a missing barrier or wait changes results. What a GPU refuses (misaligned vectors, more shared
 // memory than a block has, threads that part before a collective) is an error.
 //
 // The fragments of ldmatrix and mma.sync follow the tables of the PTX ISA, "Warp-level matrix
@@ -291,6 +291,8 @@ inline void mma(uint32_t* const* d, const uint32_t* a, const uint32_t* b, const 
 inline void copy_later(void* to, const void* from, unsigned bytes) {
   aligned(to, bytes, "cp.async");
   aligned(from, bytes, "cp.async");
+  // What lay there is gone from now on, what is copied is there when it was waited for.
+  memset(to, GARBAGE, bytes);
   block.current->copies.push_back({static_cast<char*>(to), static_cast<const char*>(from), bytes});
 }
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import tvm_ffi
 
+from tvm_qnn._tvm import tvm
+
 _BUILD = "target.build.cuda"
 
 
@@ -53,7 +55,9 @@ def captured(make: Callable[[Kernels], Any] | None = None) -> Iterator[Kernels]:
 
     tvm_ffi.register_global_func(_BUILD, take, override=True)
     try:
-        yield found
+        # Copies to shared memory that schedules overlap with work are those of cp.async.
+        with tvm.transform.PassContext(config={"tirx.use_async_copy": True}):
+            yield found
     finally:
         tvm_ffi.register_global_func(_BUILD, build, override=True)
 
