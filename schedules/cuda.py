@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tvm.tirx.script import builder as T  # noqa: N812
+
 from tvm_qnn._tvm import tirx
 from tvm_qnn.ops.workload import ConvWork
 from tvm_qnn.schedules import ir
@@ -73,6 +75,42 @@ def source(
         return (n, h, w), None
     h, w = h - work.padding[0], w - work.padding[1]
     return (n, h, w), tirx.all(h >= 0, h < work.height, w >= 0, w < work.width)
+
+
+def nearest(work: ConvWork, place: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+    """Return the position of the image that is nearest to one which may be outside."""
+    n, h, w = place
+    return (
+        n,
+        tirx.max(tirx.min(h, work.height - 1), 0),
+        tirx.max(tirx.min(w, work.width - 1), 0),
+    )
+
+
+def copy_or_clear(
+    source: Any, place: Sequence[Any], target: Any, at: Sequence[Any], count: int, inside: Any
+) -> None:
+    """Copy words to shared memory by ``cp.async``, or zeros, in the open block.
+
+    TVM makes such copies of plain ones, but not of vectors that are there on a condition.
+
+    Args:
+        source: uint32 in global memory.
+        place: of the first word.
+        target: uint32 in shared memory.
+        at: of its first word.
+        count: 1, 2 or 4 neighbours.
+        inside: the condition.
+    """
+    written = target[(*at[:-1], slice(at[-1], at[-1] + count))]
+    T.reads(source[(*place[:-1], slice(place[-1], place[-1] + count))])
+    T.writes(written)
+    to = T.match_buffer(written, (count,), "uint32", scope="shared", offset_factor=count)
+    start = tirx.address_of(source[tuple(place)])
+    # TVM mistakes a cast of the condition for a constant.
+    condition = tirx.if_then_else(inside, tirx.const(1, "int32"), tirx.const(0, "int32"))
+    arguments = [to.access_ptr("w"), 0, start, 0, 4 * count, condition]
+    T.evaluate(tirx.call_intrin("uint32", "tirx.s_tir.cp_async_raw", *arguments))
 
 
 def inside_or(inside: Any, value: Any, other: Any) -> Any:

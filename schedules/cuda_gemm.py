@@ -31,6 +31,8 @@ class CudaFamily(TiledFamily):
 
     depth = 1
     """Words of the reduction that belong together."""
+    copies_ahead = False
+    """Whether schedules copy operands while they multiply the ones before."""
     together: int
     """Words of the reduction that are copied at once, at most, without tuning."""
 
@@ -109,14 +111,18 @@ class CudaFamily(TiledFamily):
         """Write the block ``image``; returns the buffer [rows * parts, steps]."""
         parts, group = self.operands.parts(work)[0], self.group(work)
         shape = (plan.width_stored * parts, self.steps(work))
-        image = ir.named("image", ir.alloc(shape, "uint32"))
+        image = ir.named("image", ir.alloc(shape, "uint32", scope="shared"))
         with ir.stage("image", (shape[0], shape[1] // group)) as (row, g):
             i, j, first = self.place(work, g, group)
             pixel, part = tirx.floordiv(row, parts), tirx.floormod(row, parts)
             place, inside = cuda.source(work, plan, pixel, i, j)
-            read = words.read(place, part, first * group, group)
-            value = cuda.inside_or(inside, read, ir.splat(words.outside(part), group))
-            ir.store(image, value, row, ir.lanes_at(g * group, group))
+            if self.copies_ahead and inside is not None and words.fill == 0:
+                near = (*words.place(cuda.nearest(work, place), part), first * group)
+                cuda.copy_or_clear(words.buffer, near, image, (row, g * group), group, inside)
+            else:
+                read = words.read(place, part, first * group, group)
+                value = cuda.inside_or(inside, read, ir.splat(words.outside(part), group))
+                ir.store(image, value, row, ir.lanes_at(g * group, group))
         return image
 
     def emit_window_sums(

@@ -28,16 +28,26 @@ class Words:
     """The activations of a kernel.
 
     Attributes:
-        read: from (position (n, h, w), part, first word, count) to a vector of words.
+        buffer: uint32 [N, H, W, parts, words], without parts where there is one.
         outside: from a part to the word of a tap outside of the image.
+        fill: digit of such a tap.
         pixel_sum: the sum of the digits of a pixel, a term from (n, h, w, group, reduction).
         extents: of the reduction of ``pixel_sum``.
     """
 
-    read: Callable[[Sequence[Any], Any, Any, int], Any]
+    buffer: Any
     outside: Callable[[Any], Any]
+    fill: int
     pixel_sum: Callable[..., Any]
     extents: tuple[int, ...]
+
+    def place(self, place: Sequence[Any], part: Any) -> tuple[Any, ...]:
+        """Return where the words of a position (n, h, w) are."""
+        return (*place, part) if len(self.buffer.shape) == 5 else tuple(place)
+
+    def read(self, place: Sequence[Any], part: Any, first: Any, count: int) -> Any:
+        """Return some words of a position."""
+        return self.buffer[(*self.place(place, part), ir.lanes_at(first, count))]
 
 
 class Operands(ABC):
@@ -129,12 +139,7 @@ class Bits(Operands):
         planes = x if work.x_planes else _pack_input(x, work, self.digits(work)[0])
         full, none = tirx.const(2**WORD - 1, "uint32"), tirx.const(0, "uint32")
 
-        def read(place: Sequence[Any], part: Any, first: Any, count: int) -> Any:
-            return planes[(*place, part, ir.lanes_at(first, count))]
-
         def outside(part: Any) -> Any:
-            if fill == 0:
-                return none
             bit = tirx.bitwise_and(tirx.shift_right(tirx.const(fill, "int32"), part), 1)
             return tirx.Select(bit != 0, full, none)
 
@@ -144,7 +149,7 @@ class Bits(Operands):
                 total = total + ir.cast(tirx.popcount(planes[n, h, w, p, k]), "int32") * 2**p
             return total
 
-        return Words(read, outside, ones, (ceil_div(work.in_channels, WORD),))
+        return Words(planes, outside, fill, ones, (ceil_div(work.in_channels, WORD),))
 
     def weight(
         self, work: ConvWork, indices: Any, part: Any, o: Any, i: Any, j: Any, word: Any
@@ -219,14 +224,11 @@ class Bytes(Operands):
         shape = [int(d) for d in x.shape]
         view = ir.view(x, (*shape[:-1], shape[-1] // _BYTES), "uint32")
 
-        def read(place: Sequence[Any], _: Any, first: Any, count: int) -> Any:
-            return view[(*place, ir.lanes_at(first, count))]
-
         def value(n: Any, h: Any, w: Any, _: Any, c: Any) -> Any:
             return ir.cast(x[n, h, w, c], "int32")
 
         outside = tirx.const(fill % 256 * 0x01010101, "uint32")
-        return Words(read, lambda _: outside, value, (work.in_channels,))
+        return Words(view, lambda _: outside, fill, value, (work.in_channels,))
 
     def weight(
         self, work: ConvWork, indices: Any, part: Any, o: Any, i: Any, j: Any, word: Any

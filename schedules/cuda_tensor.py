@@ -38,6 +38,7 @@ class CudaTensor(CudaFamily):
     """Any convolution of one group whose codes fit the operands."""
 
     depth = DEPTH
+    copies_ahead = True
     together = 4 * DEPTH
 
     def refuse(self, work: ConvWork, target: Target) -> Refusal | None:
@@ -219,6 +220,7 @@ class CudaTensor(CudaFamily):
         d0, d1 = sch.split(d, [None, TILE])
         sch.reorder(c0, d0, c1, d1)
         clear = sch.decompose_reduction(tile, k0)
+        # The next operands are copied meanwhile (cp.async): image and weights, then the products.
         sch.annotate(k0, "software_pipeline_stage", [0, 0, 1])
         sch.annotate(k0, "software_pipeline_order", [0, 1, 2])
         sch.annotate(k0, "software_pipeline_async_stages", [0])

@@ -14,7 +14,7 @@ from typing import Any
 
 import tvm_ffi
 from tvm.s_tir import SBlock
-from tvm.tirx import For, ForKind, is_buffer_var
+from tvm.tirx import BufferStore, For, ForKind, SeqStmt, is_buffer_var
 
 from tvm_qnn._tvm import s_tir, tirx, tvm
 from tvm_qnn.schedules import cuda_code
@@ -63,17 +63,20 @@ def sequential(func: Any) -> Any:
 
     def block(node: Any) -> Any:
         kept = {k: v for k, v in dict(node.annotations).items() if k not in _DROPPED}
-        if len(kept) == len(node.annotations):
+        body, matched = node.body, node.match_buffers
+        if _is_call(getattr(body, "value", None), "tirx.s_tir.cp_async_raw"):
+            body, matched = _copy(body.value, matched[0].source), []
+        elif len(kept) == len(node.annotations):
             return node
         return SBlock(
-            node.iter_vars, node.reads, node.writes, node.name_hint, node.body, node.init,
-            node.alloc_buffers, node.match_buffers, kept, node.span,
+            node.iter_vars, node.reads, node.writes, node.name_hint, body, node.init,
+            node.alloc_buffers, matched, kept, node.span,
         )  # fmt: skip
 
     def call(node: Any) -> Any:
-        if getattr(node.op, "name", "") == "tirx.tvm_storage_sync":
+        if _is_call(node, "tirx.tvm_storage_sync"):
             return tirx.const(0, "int32")
-        if getattr(node.op, "name", "") != "tirx.cuda.func_call":
+        if not _is_call(node, "tirx.cuda.func_call"):
             return node
         name, *args, _ = node.args
         return cuda_code.MEANING[name.value](*args)
@@ -81,3 +84,20 @@ def sequential(func: Any) -> Any:
     rules = [(For, loop), (SBlock, block), (tvm.ir.Var, memory), (tvm.ir.Call, call)]
     body = tvm_ffi.structural_map(func.body, rules, order="pre")
     return func.with_body(body).with_attrs(STATIC_ATTRS)
+
+
+def _is_call(node: Any, name: str) -> bool:
+    return getattr(getattr(node, "op", None), "name", "") == name
+
+
+def _copy(call: Any, region: Any) -> Any:
+    """Return an asynchronous copy on a condition as plain stores."""
+    _, _, address, _, size, condition = call.args
+    load = address.args[0]
+    starts = [r.min for r in region.region]
+    stores = []
+    for i in range(int(size) // 4):
+        found = load.source[(*load.indices[:-1], load.indices[-1] + i)]
+        value = tirx.if_then_else(condition == 1, found, tirx.const(0, "uint32"))
+        stores.append(BufferStore(region.source, value, [*starts[:-1], starts[-1] + i]))
+    return SeqStmt(stores) if len(stores) > 1 else stores[0]

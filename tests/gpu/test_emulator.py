@@ -75,7 +75,7 @@ def test_barriers_that_some_threads_miss_are_errors():
 
 def test_too_much_shared_memory_is_an_error():
     def swell(source):
-        return re.sub(r"(image_shared_ptr)\[\d+\]", r"\1[20000]", source, count=1)
+        return re.sub(r"(image_ptr)\[\d+\]", r"\1[20000]", source, count=1)
 
     assert "bytes of shared memory, a block has 49152" in outcome(BYTES, "mma", swell)
 

@@ -3,8 +3,9 @@
 // Every CUDA thread of a block is a fiber that runs until its next barrier. Warps run one after the
 // other, their order is reversed at each barrier, blocks run from the last to the first, shared
 // memory starts as garbage, and copies of cp.async take away what was there at once but arrive only
-// when they are waited for, so that a missing barrier or wait changes results. What a GPU refuses (misaligned vectors, more shared
-// memory than a block has, threads that part before a collective) is an error.
+// when they are waited for, so that a missing barrier or wait changes results. What a GPU refuses
+// (misaligned vectors, more shared memory than a block has, threads that part before a collective)
+// is an error.
 //
 // The fragments of ldmatrix and mma.sync follow the tables of the PTX ISA, "Warp-level matrix
 // instructions".
@@ -294,6 +295,11 @@ inline void copy_later(void* to, const void* from, unsigned bytes) {
   // What lay there is gone from now on, what is copied is there when it was waited for.
   memset(to, GARBAGE, bytes);
   block.current->copies.push_back({static_cast<char*>(to), static_cast<const char*>(from), bytes});
+}
+
+inline void clear(void* to, unsigned bytes) {
+  aligned(to, bytes, "st.shared");
+  memset(to, 0, bytes);
 }
 
 inline void commit() {

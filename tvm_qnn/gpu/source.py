@@ -12,6 +12,11 @@ _SHARED = re.compile(
     r"(?P<type>[\w ]+?)\s+(?P<name>\w+)\[(?P<size>\d*)\];"
 )
 _WAITS = re.compile(r"__sync|_sync\(|mma\.sync|ldmatrix|cp\.async")
+_PREDICATED = re.compile(
+    r"\{\s*\.reg \.pred p;\s*setp\.eq\.u32 p, %3, 1;\s*@p cp\.async\.c[ag]\.shared\.global "
+    r"\[%0\], \[%1\], %2;\s*@!p st\.shared\.(?:v[24]\.)?u32 \[%0\], \{%4(?:, %4)*\};\s*\}$"
+)
+"""Of TVM: an asynchronous copy on a condition, else zeros."""
 _OPERAND = re.compile(r'\s*,?\s*"[^"]*"\s*\(')
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
@@ -104,6 +109,10 @@ def _call(text: str, outputs: list[str], inputs: list[str]) -> str:
     """Return the C++ for one instruction of PTX."""
     ptx = text.replace("\\n", " ").replace("\\t", " ").strip()
     values = [*outputs, *inputs]
+    if _PREDICATED.match(ptx):
+        to, start, size, predicate, _ = values
+        copy = f"emu::copy_later(emu::pointer({to}), (const void*)({start}), {size})"
+        return f"if ({predicate}) {copy}; else emu::clear(emu::pointer({to}), {size});"
     name = re.split(r"[\s{\[]", ptx, maxsplit=1)[0]
     if name.startswith("mma.sync"):
         return _mma(name, ptx, values)
