@@ -58,7 +58,11 @@ class Search:
             module,
             target=task.target.tvm(),
             space_generator=ms.space_generator.ScheduleFn(
-                space, sch_rules=[], postprocs=[], mutator_probs={ms.mutator.MutateTileSize(): 1.0}
+                space,
+                sch_rules=[],
+                # Blocks of a GPU have only so many threads and so much shared memory.
+                postprocs=[ms.postproc.VerifyGPUCode()] if task.target.gpu is not None else [],
+                mutator_probs={ms.mutator.MutateTileSize(): 1.0},
             ),
             search_strategy=ms.search_strategy.EvolutionarySearch(
                 population_size=64, init_min_unmeasured=1, genetic_num_iters=3, eps_greedy=0.1
