@@ -51,6 +51,9 @@ CASES = {
     "rows of three bits": (
         ConvWork(1, 1, 2, 600, 17, (1, 1), S8, Codes(-4, 3), w_zero=tuple(range(17))), ("gemv",),
     ),
+    "more thresholds than a kernel unrolls": (
+        replace(CONV, epilogue=Epilogue("threshold", Codes(0, 40))), ("dot", "reference"),
+    ),
     "depthwise": (replace(CONV, out_channels=64, groups=64), ("reference",)),
 }  # fmt: skip
 
