@@ -14,6 +14,7 @@ from tvm_qnn.schedules.bitserial import BitSerial
 from tvm_qnn.schedules.codebook import Indicators
 from tvm_qnn.schedules.codebook_taps import Taps
 from tvm_qnn.schedules.cuda_cores import CudaCores
+from tvm_qnn.schedules.cuda_depthwise import CudaDepthwise
 from tvm_qnn.schedules.cuda_gemv import CudaGemv
 from tvm_qnn.schedules.cuda_operands import Bits, Bytes
 from tvm_qnn.schedules.cuda_tensor import CudaTensor
@@ -43,7 +44,7 @@ _INTEGER = (
         {
             "x86_64": (Dot(dot_x86.instructions), Depthwise()),
             "aarch64": (ArmDot(), ArmDepthwise(), Depthwise()),
-            "cuda": (CudaCores("dot", Bytes()),),
+            "cuda": (CudaCores("dot", Bytes()), CudaDepthwise()),
         },
     ),
     ByArchitecture("mma", {"cuda": (CudaTensor("mma", Bytes()),)}),

@@ -169,11 +169,15 @@ def bind_rest(sch: Any) -> None:
 
     Parameters of the epilogue are worked out where they are read.
     """
+    parameters = []
     for block in sch.get_child_blocks(sch.get_sblock("root")):
         if str(sch.get(block).name_hint) in _PARAMETERS:
-            sch.compute_inline(block)
+            parameters.append(block)
         elif all(sch.get(loop).thread_binding is None for loop in sch.get_loops(block)):
             bind(sch, block)
+    # Last: with a counter of thresholds in it, the block that they go into can no longer be bound.
+    for block in parameters:
+        sch.compute_inline(block)
 
 
 def cache_read(sch: Any, block: Any, buffer: str, scope: str) -> Any:

@@ -28,17 +28,16 @@ _KINDS = [(x, w) for x in "su" for w in "su"]
 def _products(a: Any, b: Any, c: Any, *, x: str, w: str) -> Any:
     """Say what :func:`dp4a` computes."""
     for i in range(4):
-        left, right = (
-            _byte(tirx.shift_right(word, tirx.const(8 * i, "uint32")), kind)
-            for word, kind in ((a, x), (b, w))
-        )
+        left, right = (byte_of(word, i, signed=kind == "s") for word, kind in ((a, x), (b, w)))
         c = c + left * right
     return c
 
 
-def _byte(word: Any, kind: str) -> Any:
-    low = tirx.bitwise_and(word, 255).astype("uint8")
-    return (ir.wrapped(low, "int8") if kind == "s" else low).astype("int32")
+def byte_of(word: Any, place: Any, *, signed: bool) -> Any:
+    """Return byte number ``place`` of a word uint32, as int32."""
+    low = tirx.bitwise_and(tirx.shift_right(word, ir.cast(place * 8, "uint32")), 255)
+    low = low.astype("uint8")
+    return (ir.wrapped(low, "int8") if signed else low).astype("int32")
 
 
 def _name(x: str, w: str) -> str:

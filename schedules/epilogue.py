@@ -132,7 +132,7 @@ def counted_index(acc: Any, levels: Any, flips: Any, at: Any, lanes: int) -> Any
         for t in range(count):
             index = index + ir.cast(flipped >= levels[t, at], "int32", lanes)
         return index
-    counter = ir.alloc((lanes,), "int32")
+    counter = ir.alloc((lanes,), "int32", scope="local")
     first = ir.lanes_at(0, lanes)
     ir.store(counter, ir.const(0, "int32", lanes), first)
     with ir.serial(count) as t:

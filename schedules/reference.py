@@ -14,6 +14,7 @@ from tvm_qnn._tvm import tirx
 from tvm_qnn.ops.workload import ConvWork
 from tvm_qnn.schedules import cuda, ir, stages
 from tvm_qnn.schedules.algebra import Correction, Digits, index_digits, value_digits
+from tvm_qnn.schedules.cuda_gemm import LAUNCH
 from tvm_qnn.schedules.epilogue import has_result
 from tvm_qnn.schedules.family import Refusal
 from tvm_qnn.schedules.output import Sums
@@ -21,6 +22,9 @@ from tvm_qnn.schedules.plan import WORD, Plan, ceil_div
 from tvm_qnn.schedules.prepare import weight_digit
 from tvm_qnn.schedules.tiled import Packed, TiledFamily, refusal
 from tvm_qnn.targets.record import Target
+
+_STAGES = 3
+"""Kernels that pad, sum and store, on a GPU."""
 
 
 class Reference(TiledFamily):
@@ -38,7 +42,8 @@ class Reference(TiledFamily):
 
     def cycles(self, work: ConvWork, target: Target) -> float:
         """See :class:`tvm_qnn.schedules.family.Family`."""
-        return work.macs / target.rates.reference
+        launches = 0 if target.gpu is None else _STAGES * LAUNCH
+        return work.macs / target.rates.reference + launches
 
     def digits(self, work: ConvWork, target: Target) -> tuple[Digits, Digits]:
         """Store values, so that nothing is to correct; indices where zero points differ."""

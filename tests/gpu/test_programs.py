@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import tvm_qnn
+from tests.gpu.emulation import source_of_model
+from tests.networks.models import ALL
 from tvm_qnn import gpu_run, targets, zoo
 from tvm_qnn.compiler import build_executable, prepared, read
 from tvm_qnn.device_run import DeviceError, load_runtime
@@ -33,6 +35,14 @@ def test_networks_are_exact(name, target):
     found = verify(name, target=target, limit=1)
     assert found.first_wrong is None
     assert sum(layer.exact for layer in found.layers) >= 7
+
+
+def test_a_network_with_depthwise_convolutions_is_exact():
+    graph = ALL["mobile"]()
+    model = graph.model(graph.out)
+    found = verify(model, {"x": graph.input()}, target="cuda-sm80")
+    assert found.first_wrong is None
+    assert "qdepthwise_w4a4_dot_kernel" in source_of_model(model, SM80).functions
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,18 @@ def test_default_decisions(key):
 
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize(
-    "key", ["bytes", "planes", "many rows", "a row of bits", "rows of two bits"]
+    "key",
+    [
+        "bytes",
+        "planes",
+        "many rows",
+        "a row of bits",
+        "rows of two bits",
+        "depthwise, tiles wider than rows",
+        "depthwise, tiles that fit",
+        "depthwise, zeros of channels",
+        "depthwise to planes",
+    ],
 )
 def test_random_decisions(key, seed, monkeypatch):
     def sample(sch, loop, default, largest):

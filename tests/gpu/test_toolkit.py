@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,13 @@ BITS = ConvWork(
     1, 14, 14, 128, 128, (3, 3), U2, S2, padding=(1, 1, 1, 1), x_planes=True,
     epilogue=Epilogue("requantize", U2, pack=True),
 )  # fmt: skip
+EACH = replace(BYTES, groups=128, w_zero=tuple(range(128)))
 ROW = ConvWork(1, 1, 1, 4096, 64, (1, 1), U8, S2)
 MEANT = {
     ("mma", BYTES): r"IMMA\.16832\.U8\.S8",
     ("bmma", BITS): r"BMMA\.168256\.AND\.POPC",
     ("dot", BYTES): r"IDP\.4A\.U8\.S8",
+    ("dot", EACH): r"IMAD$|IDP",
     ("bitserial", BITS): r"POPC",
     ("gemv", ROW): r"IDP\.4A\.U8\.U8",
 }
@@ -60,10 +63,9 @@ def instructions(code, folder):
 
 
 @pytest.mark.parametrize("chip", ["cuda-sm80", "cuda-sm90"])
-@pytest.mark.parametrize("name", ["mma", "bmma", "dot", "bitserial", "gemv"])
-def test_kernels_hold_their_instruction_and_spill_nothing(chip, name, tmp_path):
-    work, meant = next((w, text) for (n, w), text in MEANT.items() if n == name)
-    target = targets.get(chip)
+@pytest.mark.parametrize(("name", "work"), [pytest.param(n, w, id=w.name(n)) for n, w in MEANT])
+def test_kernels_hold_their_instruction_and_spill_nothing(chip, name, work, tmp_path):
+    meant, target = MEANT[name, work], targets.get(chip)
     kernels = source_of(work, family(name), target)
     found = instructions(toolkit.compile_kernels(kernels.source, target.gpu), tmp_path)
     assert sum(count for i, count in found.items() if re.match(meant, i)) >= 4
