@@ -18,6 +18,7 @@ import argparse
 import json
 import math
 import platform
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,9 @@ from benchmarks import cuda_peers as peers
 from benchmarks.cuda_cases import CASES, SLOTS, WIDTH, Case
 from benchmarks.cuda_clock import Call, Replay, copies, in_turns
 from benchmarks.memory_cases import codes, one
-from tvm_qnn import gpu_run, spec
+from tvm_qnn import spec
 from tvm_qnn._tvm import tvm
-from tvm_qnn.gpu import toolkit
-from tvm_qnn.gpu.kernels import Kernels, captured
+from tvm_qnn.gpu.here import on_gpu
 from tvm_qnn.ops.workload import ConvWork
 from tvm_qnn.schedules import family
 from tvm_qnn.schedules.epilogue import output_type
@@ -47,15 +47,7 @@ Facts = dict[str, Any]
 
 def compiled(functions: dict[str, Any], target: Target) -> Any:
     """Compile kernels for the GPU of this machine."""
-    gpu = target.gpu
-    assert gpu is not None
-
-    def make(kernels: Kernels) -> Any:
-        code = toolkit.compile_kernels(kernels.source, gpu)
-        return gpu_run.kernel_module(code, toolkit.form(gpu), kernels.functions)
-
-    device = target.tvm()
-    with captured(make), device:
+    with on_gpu(target) as device:
         return tvm.compile(tvm.IRModule(functions), device)
 
 
@@ -236,7 +228,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     args = parser.parse_args()
-    target = cuda.for_capability(*gpu_run.capability())
+    target = cuda.here()
+    if target is None:
+        sys.exit("no GPU: the driver finds none (nvidia-smi lists them)")
     missing = peers.available()
     facts: Facts = {"machine": machine(target), "without": missing, "cases": [], "memory": []}
     print(facts["machine"], missing or "", flush=True)

@@ -64,6 +64,13 @@ def product(kind: str, a: Any, b: Any, c: Any) -> Any:
     return ir.wrapped(total, "uint32")
 
 
+def register(kind: str) -> None:
+    """Register all intrinsics for words of some kind."""
+    for make in (load_rows, load_columns, clear, store):
+        make()
+    multiply(kind)
+
+
 def load_rows() -> str:
     """Load a row fragment from words [16, 8] (``ldmatrix``)."""
 

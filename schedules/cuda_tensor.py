@@ -13,13 +13,16 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tvm_qnn._tvm import tirx
 from tvm_qnn.ops.workload import ConvWork
 from tvm_qnn.schedules import cuda, cuda_fragments, ir, tiling
 from tvm_qnn.schedules.algebra import Correction
 from tvm_qnn.schedules.cuda_fragments import DEPTH, REGISTERS, TILE, WARP
 from tvm_qnn.schedules.cuda_gemm import CudaFamily
-from tvm_qnn.schedules.family import Refusal
+from tvm_qnn.schedules.family import Kernel, Refusal
 from tvm_qnn.schedules.output import Sums
 from tvm_qnn.schedules.plan import WORD, Plan, ceil_div
 from tvm_qnn.schedules.tiled import Packed
@@ -130,6 +133,14 @@ class CudaTensor(CudaFamily):
             weighed = self.operands.weighed(work, found, p, q)
             ir.store(combined, combined[v, o] + weighed, v, o)
         return lambda n, h, v, o: combined[v, o], window_sums
+
+    def build(
+        self, work: ConvWork, target: Target, weights: NDArray[np.generic], trace: Any = None
+    ) -> Kernel:
+        """See :class:`TiledFamily`."""
+        # A tuned trace knows the instructions by their names only.
+        cuda_fragments.register(self.operands.kind(work))
+        return super().build(work, target, weights, trace)
 
     def schedule(self, sch: Any, work: ConvWork, target: Target) -> None:
         """See :class:`TiledFamily`.

@@ -50,8 +50,10 @@ def get(name: str) -> Target:
     raise TargetError(f"unknown target {name!r}: choose one of {', '.join(names())}")
 
 
-def _reachable_gpu() -> str:
-    """Say whether this machine emulates GPUs; a real one runs what was compiled for it."""
+def _reachable_gpu(target: Target) -> str:
+    """Say whether this machine has such a GPU, or emulates it."""
+    if (found := cuda.here()) is not None and target in (found, cuda.CUDA):
+        return "native: the GPU of this machine executes its code"
     if shutil.which("g++"):
         return "emulated: CUDA source compiled by g++, exact results, meaningless times"
     return "unreachable: apt-get install g++ emulates it, or copy the artifact to a GPU machine"
@@ -68,7 +70,7 @@ def reachable(target: Target) -> str:
     The line starts with ``native``, ``emulated`` or ``unreachable``.
     """
     if target.gpu is not None:
-        return _reachable_gpu()
+        return _reachable_gpu(target)
     if target.arch == machine_arch():
         missing = missing_flags(target)
         if not missing:

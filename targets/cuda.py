@@ -11,8 +11,13 @@ published int8 rate; no chip was measured. Memory is that of A100 (1,555 GB/s), 
 RTX 4090 (1,008), H100 (3,350) and T4 (320).
 """
 
+import ctypes
+from functools import cache
+
 from tvm_qnn.targets.record import Gpu, Rates, Target
 
+_CAPABILITY = (75, 76)
+"""Attributes of a device of the CUDA driver: major and minor number of its compute capability."""
 _GUIDE = "throughput tables"
 
 
@@ -74,8 +79,33 @@ CUDA = _target(
 ALL = (CUDA, SM75, SM80, SM86, SM89, SM90)
 
 
-def for_capability(major: int, minor: int) -> Target:
-    """Return the target of a chip: its own, or ``cuda`` where there is none."""
-    arch = f"sm_{major}{minor}"
+def here() -> Target | None:
+    """Return the target of the first GPU of this machine, ``cuda`` if none is made for the chip.
+
+    None where the driver finds no GPU.
+    """
+    capability = _capability()
+    if capability is None:
+        return None
+    arch = f"sm_{capability[0]}{capability[1]}"
     own = (t for t in ALL if t.gpu is not None and not t.gpu.portable and t.gpu.arch == arch)
     return next(own, CUDA)
+
+
+@cache
+def _capability() -> tuple[int, int] | None:
+    """Ask the driver for the compute capability of the first GPU."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    device = ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0):
+        return None
+    found = []
+    for attribute in _CAPABILITY:
+        value = ctypes.c_int()
+        if driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device):
+            return None
+        found.append(value.value)
+    return found[0], found[1]

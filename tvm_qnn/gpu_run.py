@@ -33,8 +33,6 @@ KERNELS = {"cubin": "kernels.cubin", "ptx": "kernels.ptx", "cuda": "kernels.cu"}
 GPU = (2, 0)
 """Type and number of the device, as DLPack counts them."""
 _CREATE = "ffi.Module.create.cuda"
-_EXISTS, _COMPUTE_VERSION = 0, 4
-"""Attributes of a device, as TVM counts them."""
 _DRIVER, _CUDART = "libcuda.so.1", "libcudart.so.13"
 
 
@@ -52,21 +50,6 @@ def load_cuda() -> None:
     if runtime is None:
         raise DeviceError("no TVM runtime for CUDA; pip install apache-tvm")
     _load(str(runtime.with_name("libtvm_runtime_cuda.so")), "TVM has no runtime for it here")
-
-
-def capability() -> tuple[int, int]:
-    """Return the compute capability of the first GPU, such as (9, 0).
-
-    Raises:
-        DeviceError: if there is no GPU that can be used.
-    """
-    load_cuda()
-    ffi = import_ffi()
-    ask = ffi.get_global_func("runtime.GetDeviceAttr")
-    if not ask(*GPU, _EXISTS):
-        raise DeviceError("a driver is installed, but no GPU was found (nvidia-smi lists them)")
-    major, minor = str(ask(*GPU, _COMPUTE_VERSION)).split(".")
-    return int(major), int(minor)
 
 
 def _load(library: str, problem: str) -> None:

@@ -20,6 +20,7 @@ from tvm_qnn.errors import TargetError
 from tvm_qnn.evaluate import evaluate
 from tvm_qnn.frontend import Imported
 from tvm_qnn.gpu import emulator
+from tvm_qnn.gpu.here import on_gpu
 from tvm_qnn.inspection import source_name
 from tvm_qnn.ops import attrs_of, is_op, make, shape_of
 from tvm_qnn.ops.fixed import FIXED_OPERATORS
@@ -219,6 +220,9 @@ def _runner(
         TargetError: if neither is possible.
     """
     reached = targets.reachable(device)
+    if device.gpu is not None and reached.startswith("native"):
+        with on_gpu(device) as here:
+            return _in_process(build_executable(module, here), exposed, tvm.cuda(0))
     if device.gpu is not None:
         if lacking := emulator.missing():
             raise TargetError(f"verify emulates {device.name}: {lacking}")
@@ -252,14 +256,15 @@ def _runner(
 
 
 def _in_process(
-    executable: Any, exposed: list[TensorInfo]
+    executable: Any, exposed: list[TensorInfo], device: Any = None
 ) -> Callable[[list[Array]], dict[str, Array]]:
-    """Return what computes all operators in this process."""
-    machine = relax.VirtualMachine(executable, tvm.cpu())
+    """Return what computes all operators in this process, on the CPU if no device is given."""
+    machine = relax.VirtualMachine(executable, device or tvm.cpu())
     weights = list(machine["prepare"]())
 
     def run(ordered: list[Array]) -> dict[str, Array]:
-        results = machine["main"](*map(tvm.runtime.tensor, ordered), *weights)
+        given = [tvm.runtime.tensor(array, device) for array in ordered]
+        results = machine["main"](*given, *weights)
         return {info.name: r.numpy() for info, r in zip(exposed, results, strict=True)}
 
     return run

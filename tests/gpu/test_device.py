@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 import tvm_qnn
-from tests.gpu.device import needs_gpu, on_gpu, run_on_gpu, this_target
+from tests.gpu.device import needs_gpu, run_on_gpu, this_target
 from tests.gpu.test_kernels import CASES
 from tests.gpu.test_memory import FORMATS, SIZES, cuda_cases
 from tests.schedules.helpers import check, families_for
 from tvm_qnn import zoo
 from tvm_qnn._tvm import tvm
+from tvm_qnn.gpu.here import on_gpu
 from tvm_qnn.ops.workload import ConvWork, Epilogue
 from tvm_qnn.schedules.memory_kernel import build_memory
 from tvm_qnn.spec import Codes
@@ -48,7 +49,8 @@ def test_kernels(work):
 def test_memory_operators(size, fmt):
     found, target = cuda_cases(size.slots, fmt, size), this_target()
     functions = {f"k{i}": build_memory(c.work, target, f"k{i}") for i, c in enumerate(found)}
-    with on_gpu(target) as (device, place):
+    place = tvm.cuda(0)
+    with on_gpu(target) as device:
         module = tvm.compile(tvm.IRModule(functions), device)
         for i, case in enumerate(found):
             given = [tvm.runtime.tensor(a, place) for a in case.arguments]

@@ -53,7 +53,7 @@ def _seconds(place: Place, family: Any, work: ConvWork, target: Target) -> float
     kernel = family.build(work, target, inputs.weights)
     func = kernel.func.with_attr("global_symbol", "kernel")
     result = np.zeros_like(inputs.expected)
-    arguments = [inputs.x, prepare(kernel, inputs.stream), *kernel.constants, result]
+    arguments = [inputs.x, prepare(kernel, inputs.stream, target), *kernel.constants, result]
     return _fastest(place, tvm.IRModule({"kernel": func}), arguments)
 
 

@@ -159,7 +159,7 @@ def _place(target: Target, devices: Mapping[str, str], threads: int) -> places.P
     """Return what runs code for a target, None where nothing does."""
     if target.name in devices:
         return places.Board(target, devices[target.name], threads)
-    if known_targets.reachable(target).startswith("native"):
+    if target.gpu is None and known_targets.reachable(target).startswith("native"):
         return places.Here(target, threads)
     return None
 

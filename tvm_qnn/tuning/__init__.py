@@ -79,10 +79,10 @@ def tune(
     place, made_for = Path(database), resolve(target)
     imported = read(model, batch=batch)
     tunings: list[Tuning] = []
-    tasks = tasks_of(imported, made_for)
-    if not tasks:
-        raise QnnError(f"{imported.name}: no kernel that could be tuned for {made_for.name}")
     with deferred_interrupts() as check, open_device(device, made_for) as opened:
+        tasks = tasks_of(imported, made_for)
+        if not tasks:
+            raise QnnError(f"{imported.name}: no kernel that could be tuned for {made_for.name}")
         while tasks:
             session = Session(
                 tasks, opened, place, trials=trials or TRIALS * len(tasks), seed=seed,

@@ -75,7 +75,7 @@ class Device(Protocol):
 
 
 class Host:
-    """This machine: candidates are built in parallel and timed one at a time."""
+    """This machine or its GPU: candidates are built in parallel and timed one at a time."""
 
     unit: Unit = "seconds"
 
@@ -83,13 +83,14 @@ class Host:
         self._target, self._linker = target, linker(target)
         self._builders = Pool(TIMEOUT)
         self._runner = Pool(TIMEOUT, 1)
-        self.description = targets.processor()
+        self._timer = workers.measure if target.gpu is None else workers.measure_on_gpu
+        self.description = targets.processor() if target.gpu is None else target.description
 
     def measure(self, jobs: Sequence[Job], rounds: int = 1) -> list[Result]:
         """See :class:`Device`."""
         with tempfile.TemporaryDirectory(prefix="tvm-qnn-") as folder:
             built = _build(self._builders, jobs, (self._target, self._linker), folder)
-            return _time(self._runner, workers.measure, built, (ENTRY,), rounds)
+            return _time(self._runner, self._timer, built, (ENTRY,), rounds)
 
     def close(self) -> None:
         """See :class:`Device`."""
@@ -213,8 +214,18 @@ def open_device(name: str, target: Target) -> Iterator[Device]:
     Raises:
         TargetError: there is no such device, or it cannot run code for the target.
     """
+    if target.gpu is not None and name != "host":
+        raise TargetError(
+            f"--device {name}: kernels for {target.name} are tuned on the machine with the GPU; "
+            "run tvm-qnn tune there with --device host"
+        )
     if name == "host":
         reached = targets.reachable(target)
+        if target.gpu is not None and not reached.startswith("native"):
+            raise TargetError(
+                f"--device host: no GPU here executes code for {target.name}; run tvm-qnn tune "
+                "on the machine that has one"
+            )
         if not reached.startswith("native"):
             raise TargetError(
                 f"--device host: {target.name} is {reached}; use --device estimate, or a board "

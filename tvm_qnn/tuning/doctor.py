@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvm_qnn import fleet, targets
+from tvm_qnn import fleet, gpu_run, targets
 from tvm_qnn._tvm import tvm
+from tvm_qnn.device_run import DeviceError
 from tvm_qnn.errors import QnnError
 from tvm_qnn.estimate import blocks, kernels
+from tvm_qnn.gpu import toolkit
 from tvm_qnn.system import file_text, package_version
+from tvm_qnn.targets import cuda
 from tvm_qnn.targets.instructions import required_flags
 from tvm_qnn.targets.link import linker
 from tvm_qnn.targets.record import Target
@@ -64,11 +67,40 @@ def _this_machine(target: Target, needs_estimates: bool) -> Iterator[Check]:
     yield _packages()
     yield _cost_model()
     yield _linker(target)
+    if target.gpu is not None:
+        yield from _gpu(target)
+        return
     if target.mca_cpu or needs_estimates:
         yield _estimates(target, needs_estimates)
     if targets.reachable(target).startswith("native"):
         yield from _machine(file_text, target)
         yield _round_trip_here(target)
+
+
+def _gpu(target: Target) -> Iterator[Check]:
+    """Check the GPU of this machine, and what compiles and runs code for it."""
+    compiler = toolkit.compiler()
+    yield Check(
+        "CUDA compiler", compiler or "none",
+        "" if compiler else "pip install 'tvm-qnn[cuda]'", fatal=compiler is None,
+    )  # fmt: skip
+    found = cuda.here()
+    if found is None:
+        yield Check(
+            "GPU", "the driver finds none", "tune on the machine that has one; verify needs none",
+            fatal=True,
+        )  # fmt: skip
+        return
+    fits = targets.reachable(target).startswith("native")
+    yield Check(
+        "GPU", found.description, "" if fits else f"choose -t {found.name}", fatal=not fits
+    )  # fmt: skip
+    try:
+        gpu_run.load_cuda()
+    except DeviceError as error:
+        yield Check("TVM on the GPU", str(error), "see what is missing", fatal=True)
+    else:
+        yield Check("TVM on the GPU", "loads")
 
 
 def check_boards(target: Target, address: str) -> Iterator[Check]:

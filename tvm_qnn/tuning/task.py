@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from tvm_qnn import targets
 from tvm_qnn._tvm import tvm
 from tvm_qnn.estimate.samples import Inputs, random_codebook, random_inputs
+from tvm_qnn.gpu.here import on_gpu
 from tvm_qnn.ops.workload import CodebookWork
 from tvm_qnn.schedules.family import Family, Kernel
 from tvm_qnn.schedules.records import Work, digest, target_key, work_key
@@ -66,7 +68,7 @@ class Task:
 
     def arguments(self) -> tuple[NDArray[Any], ...]:
         """Return the arguments of a candidate, the zeroed result last."""
-        packed = prepare(self.kernel, self.inputs.stream)
+        packed = prepare(self.kernel, self.inputs.stream, self.target)
         result = np.zeros(self.inputs.expected.shape, self.inputs.expected.dtype)
         return (
             self.inputs.x,
@@ -84,9 +86,13 @@ class Task:
         return tvm.IRModule({ENTRY: func.with_attr("global_symbol", ENTRY)})
 
 
-def prepare(kernel: Kernel, stream: NDArray[np.uint8]) -> NDArray[Any]:
-    """Unpack weights on this machine, whatever the kernel is for."""
-    module = tvm.IRModule({"prepare": kernel.prepare.with_attr("global_symbol", "prepare")})
-    packed = tvm.runtime.tensor(np.zeros(kernel.packed_shape, kernel.packed_dtype))
-    tvm.compile(module, targets.get("host").tvm())["prepare"](tvm.runtime.tensor(stream), packed)
+def prepare(kernel: Kernel, stream: NDArray[np.uint8], target: Target) -> NDArray[Any]:
+    """Unpack weights on this machine, or on its GPU, whatever the kernel is for."""
+    functions = tvm.IRModule({"prepare": kernel.prepare.with_attr("global_symbol", "prepare")})
+    on_cpu = nullcontext(targets.get("host").tvm())
+    with on_cpu if target.gpu is None else on_gpu(target) as built_for:
+        module = tvm.compile(functions, built_for)
+        device = tvm.cpu() if target.gpu is None else tvm.cuda(0)
+        packed = tvm.runtime.tensor(np.zeros(kernel.packed_shape, kernel.packed_dtype), device)
+        module["prepare"](tvm.runtime.tensor(stream, device), packed)
     return np.asarray(packed.numpy())

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tvm_qnn._tvm import tvm
 from tvm_qnn.estimate import kernels, programs
+from tvm_qnn.gpu import here as gpu
 from tvm_qnn.targets.link import Linker
 from tvm_qnn.targets.record import Target
 
@@ -25,14 +26,21 @@ class WrongResultError(Exception):
 
 def build(module: Any, target: Target, linker: Linker, path: str, entry: str) -> str:
     """Compile a candidate to a shared library at ``path``."""
-    executable = tvm.compile(module, target.tvm())
-    executable.export_library(path, fcompile=linker)
+    if target.gpu is not None:
+        gpu.export(module, target, path, linker)
+    else:
+        tvm.compile(module, target.tvm()).export_library(path, fcompile=linker)
     return path
 
 
 def measure(path: str, arguments: str, entry: str) -> float:
     """Run a candidate on this machine, check its result and return its seconds a call."""
     return _timed(tvm.runtime.load_module(path), tvm.cpu(), arguments, entry)
+
+
+def measure_on_gpu(path: str, arguments: str, entry: str) -> float:
+    """Do what :func:`measure` does on the GPU of this machine, timed by its own clock."""
+    return _timed(gpu.load(path), tvm.cuda(0), arguments, entry)
 
 
 def measure_remotely(
