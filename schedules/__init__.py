@@ -48,6 +48,7 @@ _INTEGER = (
         },
     ),
     ByArchitecture("mma", {"cuda": (CudaTensor("mma", Bytes()),)}),
+    ByArchitecture("unpack", {"cuda": (CudaTensor("unpack", Bytes(), unpacks=True),)}),
     ByArchitecture("bmma", {"cuda": (CudaTensor("bmma", Bits()),)}),
     Reference(),
 )
@@ -62,7 +63,7 @@ CODEBOOK_FAMILIES: tuple[Family[CodebookWork], ...] = (
 """All families of convolutions with codebook weights: by adding taps, or by indicator weights."""
 
 
-_GPU_ONLY = ("gemv", "mma", "bmma")
+_GPU_ONLY = ("gemv", "mma", "unpack", "bmma")
 READS_PLANES = frozenset({"bitserial", "bmma"})
 """Families that take bit planes, and pack codes themselves where they get codes."""
 

@@ -7,7 +7,7 @@ registers; which lane has what says the PTX ISA, "Matrix fragments for mma.m16n8
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from tvm.tirx.script import builder as T  # noqa: N812
 
 from tvm_qnn._tvm import s_tir, tirx
 from tvm_qnn.schedules import cuda_code, ir
+from tvm_qnn.schedules.cuda_unpack import Unpacking
 
 WARP = 32
 TILE = 16
@@ -64,11 +65,13 @@ def product(kind: str, a: Any, b: Any, c: Any) -> Any:
     return ir.wrapped(total, "uint32")
 
 
-def register(kind: str) -> None:
-    """Register all intrinsics for words of some kind."""
+def register(kind: str, unpacking: Unpacking | None) -> None:
+    """Register all intrinsics for words of some kind, and weights stored in some way."""
     for make in (load_rows, load_columns, clear, store):
         make()
     multiply(kind)
+    if unpacking is not None:
+        unpack_columns(unpacking)
 
 
 def load_rows() -> str:
@@ -109,6 +112,33 @@ def load_columns() -> str:
         ("fragment", (WARP, REGISTERS), "uint32", "warp", False),
     ]
     return _register("qnn_load_columns", buffers, desc, impl)
+
+
+def unpack_columns(unpacking: Unpacking) -> str:
+    """Load what :func:`load_columns` does and unpack it, to a column fragment for each set."""
+
+    def desc(source: Any, fragment: Any) -> None:
+        with _nest(unpacking.sets, WARP, REGISTERS) as (part, row, place):
+            to = (part, *stored_fragment(row, place))
+            T.reads(source[row, place])
+            T.writes(fragment[to])
+            T.buffer_store(fragment, unpacking.apply(source[row, place], part), list(to))
+
+    def impl(source: Any, fragment: Any, _: Any) -> None:
+        _ldmatrix(source, fragment, lambda lane: REGISTERS * lane)
+        with T.thread_binding(0, WARP, "threadIdx.x") as lane:
+            # The first set last: until then it is what was loaded.
+            for part in reversed(range(unpacking.sets)):
+                for register in range(REGISTERS):
+                    loaded = fragment[0, lane, register]
+                    word = unpacking.apply(loaded, tirx.const(part, "int32"))
+                    T.buffer_store(fragment, word, [part, lane, register])
+
+    buffers = [
+        ("source", (WARP, REGISTERS), "uint32", "shared", False),
+        ("fragment", (unpacking.sets, WARP, REGISTERS), "uint32", "warp", False),
+    ]
+    return _register(f"qnn_unpack_columns_{unpacking.name}", buffers, desc, impl)
 
 
 def multiply(kind: str) -> str:
@@ -198,7 +228,7 @@ def _ldmatrix(source: Any, fragment: Any, row: Callable[[Any], Any]) -> None:
         )  # fmt: skip
 
 
-Buffers = list[tuple[str, tuple[int, int], str, str, bool]]
+Buffers = Sequence[tuple[str, tuple[int, ...], str, str, bool]]
 """Name, shape, dtype, scope, and whether rows lie apart."""
 
 
@@ -229,13 +259,13 @@ def _function(
                 stride = T.int32()
                 options["strides"] = [stride, T.int32()]
             buffer = T.match_buffer(
-                handle, shape, dtype, align=64, offset_factor=shape[1], scope=scope, **options
+                handle, shape, dtype, align=64, offset_factor=shape[-1], scope=scope, **options
             )
             matched.append(buffer)
             IRBuilder.name(name, buffer)
         with T.sblock("root"):
             regions = [
-                buffer[0 : shape[0], 0 : shape[1]]
+                buffer[tuple(slice(0, extent) for extent in shape)]
                 for buffer, (_, shape, *_) in zip(matched, buffers, strict=True)
             ]
             others = [region for i, region in enumerate(regions) if i != written]

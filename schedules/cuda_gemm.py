@@ -70,9 +70,13 @@ class CudaFamily(TiledFamily):
         products = tile[0] * tile[1] * steps * self.operands.granule
         computed = ceil_div(blocks, processors) * products / rate
         waited = ceil_div(blocks, processors * _RESIDENT) * ceil_div(steps, self.together) * WAIT
-        read = steps * work.out_channels * w * 4 / target.gpu.bandwidth
+        read = steps * work.out_channels * w * 4 / self.sets(work) / target.gpu.bandwidth
         staged = self.operands.stages(work)
         return max(computed, waited, read) + LAUNCH * (1 + staged)
+
+    def sets(self, work: ConvWork) -> int:
+        """Return how many words of weights a stored word holds."""
+        return 1
 
     def words(self, work: ConvWork) -> int:
         """Return the words of the channels of one tap."""

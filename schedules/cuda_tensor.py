@@ -22,6 +22,8 @@ from tvm_qnn.schedules import cuda, cuda_fragments, ir, tiling
 from tvm_qnn.schedules.algebra import Correction
 from tvm_qnn.schedules.cuda_fragments import DEPTH, REGISTERS, TILE, WARP
 from tvm_qnn.schedules.cuda_gemm import CudaFamily
+from tvm_qnn.schedules.cuda_operands import Operands
+from tvm_qnn.schedules.cuda_unpack import Unpacking
 from tvm_qnn.schedules.family import Kernel, Refusal
 from tvm_qnn.schedules.output import Sums
 from tvm_qnn.schedules.plan import WORD, Plan, ceil_div
@@ -31,6 +33,8 @@ from tvm_qnn.targets.record import Target
 _TILES = (4, 4)
 """Fragments down and across in the tile of a thread block without tuning."""
 _WARPS = (2, 2)
+_UNPACKING = 0.75
+"""Products in the time of one, where weights have to be unpacked, an estimate."""
 _UNROLLED = 1024
 """Statements of the body of an unrolled loop at most."""
 _SKEW = 4
@@ -44,12 +48,31 @@ class CudaTensor(CudaFamily):
     copies_ahead = True
     together = 4 * DEPTH
 
+    def __init__(self, name: str, operands: Operands, *, unpacks: bool = False) -> None:
+        """``unpacks``: weights are stored in few bits and become bytes in registers."""
+        super().__init__(name, operands)
+        self._unpacks = unpacks
+
+    def unpacking(self, work: ConvWork) -> Unpacking | None:
+        """Return how stored weights become the words that are multiplied; None if they are."""
+        if not self._unpacks or work.in_channels % 4:
+            return None
+        return Unpacking.of(self.operands.digits(work)[1], self.steps(work), DEPTH)
+
+    def sets(self, work: ConvWork) -> int:
+        """See :class:`CudaFamily`."""
+        unpacking = self.unpacking(work)
+        return 1 if unpacking is None else unpacking.sets
+
     def refuse(self, work: ConvWork, target: Target) -> Refusal | None:
         """See :class:`TiledFamily`."""
         refused = super().refuse(work, target)
         if refused is not None:
             return refused
         assert target.gpu is not None
+        if self._unpacks and self.unpacking(work) is None:
+            reason = f"weights {work.w} of {work.in_channels} channels do not unpack evenly"
+            return Refusal(self.name, reason, "at most 4 bits, many channels")
         needed = "b1" if self.operands.kind(work) == "b1" else "s8"
         if needed not in target.gpu.tensor:
             reason = f"{target.gpu.arch} has no tensor cores for {needed}"
@@ -62,6 +85,7 @@ class CudaTensor(CudaFamily):
         down, across = self._tiles(work)
         bits = self.operands.kind(work) == "b1"
         rate = target.rates.tensor1 if bits else target.rates.tensor8
+        rate *= _UNPACKING if self._unpacks else 1
         return self.estimate(work, target, (down * TILE, across * TILE), rate)
 
     def plan(self, work: ConvWork, target: Target) -> Plan:
@@ -85,21 +109,26 @@ class CudaTensor(CudaFamily):
 
     def packed(self, work: ConvWork, target: Target) -> Packed:
         """See :class:`TiledFamily`."""
-        parts = self.operands.parts(work)[1]
-        columns = self.plan(work, target).columns * parts
+        parts, unpacking = self.operands.parts(work)[1], self.unpacking(work)
+        columns, sets = self.plan(work, target).columns * parts, self.sets(work)
 
         def layout(indices: Any) -> Callable[..., Any]:
             def word(tile: Any, k: Any, row: Any, place: Any) -> Any:
                 # The inverse of cuda_fragments.column_place.
                 matrix = tirx.floordiv(row, 8)
                 column = tile * TILE + 8 * tirx.floordiv(matrix, 2) + tirx.floormod(row, 8)
-                step = k * DEPTH + 4 * tirx.floormod(matrix, 2) + place
+                first = 4 * tirx.floormod(matrix, 2) + place
                 o, part = tirx.floordiv(column, parts), tirx.floormod(column, parts)
-                return self.weight_word(work, indices, part, o, step)
+                if unpacking is None:
+                    return self.weight_word(work, indices, part, o, k * DEPTH + first)
+                return unpacking.stored(
+                    work, indices, o,
+                    lambda p: self.place(work, (k * sets + p) * DEPTH + first),
+                )  # fmt: skip
 
             return word
 
-        shape = (columns // TILE, self.steps(work) // DEPTH, WARP, REGISTERS)
+        shape = (columns // TILE, self.steps(work) // DEPTH // sets, WARP, REGISTERS)
         return Packed(shape, "uint32", layout)
 
     def emit_sums(
@@ -110,6 +139,9 @@ class CudaTensor(CudaFamily):
         words, kind = self.operands.words(work, x, correction.fill), self.operands.kind(work)
         image = self.emit_image(work, plan, words)
         window_sums = self.emit_window_sums(work, plan, words, correction)
+        unpacking, sets = self.unpacking(work), self.sets(work)
+        if unpacking is not None:
+            w = _emit_unpacked(w, unpacking)
         # Of the type of the words, so that sums can take the place of words in shared memory.
         acc = ir.alloc((plan.width_stored * x_parts, plan.columns * w_parts), "uint32")
         with ir.stage("acc", acc.shape, (self.steps(work),)) as (row, column, step):
@@ -118,7 +150,9 @@ class CudaTensor(CudaFamily):
             place = cuda_fragments.column_place(
                 tirx.floormod(column, TILE), tirx.floormod(step, DEPTH)
             )
-            word = w[(tirx.floordiv(column, TILE), tirx.floordiv(step, DEPTH), *place)]
+            k = tirx.floordiv(step, DEPTH)
+            fragment = (k,) if sets == 1 else (tirx.floordiv(k, sets), tirx.floormod(k, sets))
+            word = w[(tirx.floordiv(column, TILE), *fragment, *place)]
             total = cuda_fragments.product(kind, image[row, step], word, acc[row, column])
             ir.store(acc, total, row, column)
 
@@ -139,7 +173,7 @@ class CudaTensor(CudaFamily):
     ) -> Kernel:
         """See :class:`TiledFamily`."""
         # A tuned trace knows the instructions by their names only.
-        cuda_fragments.register(self.operands.kind(work))
+        cuda_fragments.register(self.operands.kind(work), self.unpacking(work))
         return super().build(work, target, weights, trace)
 
     def schedule(self, sch: Any, work: ConvWork, target: Target) -> None:
@@ -171,7 +205,7 @@ class CudaTensor(CudaFamily):
         sch.set_scope(acc, 0, "shared")
         sch.compute_at(acc, column0, preserve_unit_loops=True)
         *_, i, j, k = sch.get_loops(acc)
-        threads = self._multiply(sch, acc, (i, j, k), kind)
+        threads = self._multiply(sch, acc, (i, j, k), kind, self.unpacking(work))
         lane = cuda.share(sch, [row1, column1], threads)
         if pack:
             # Channels are shared by all threads before some of them pack words.
@@ -190,7 +224,12 @@ class CudaTensor(CudaFamily):
         return [first, sch.fuse(second, inner)]
 
     def _multiply(
-        self, sch: Any, acc: Any, loops: tuple[Any, Any, Any], kind: str
+        self,
+        sch: Any,
+        acc: Any,
+        loops: tuple[Any, Any, Any],
+        kind: str,
+        unpacking: Unpacking | None,
     ) -> list[tuple[str, Any]]:
         """Share a tile among warps and put their parts on tensor cores; returns the threads."""
         i, j, k = loops
@@ -205,23 +244,30 @@ class CudaTensor(CudaFamily):
             warps = math.gcd(count, most)
             shared.append(tiling.sample(sch, loop, [warps, count // warps], 8))
         ((i1, i2), (down, _)), ((j1, j2), (across, _)) = shared
+        k, k2 = sch.split(k, [None, 1 if unpacking is None else unpacking.sets])
         count = int(sch.get(k).extent)
-        most = max(d for d in range(1, self.together // DEPTH + 1) if count % d == 0)
+        fit = max(1, self.together // DEPTH // int(sch.get(k2).extent))
+        most = max(d for d in range(1, fit + 1) if count % d == 0)
         (k0, k1), _ = tiling.sample(sch, k, [count // most, most], 8)
-        sch.reorder(i1, j1, k0, k1, i2, j2)
+        sch.reorder(i1, j1, k0, k1, k2, i2, j2)
         sch.bind(i1, "threadIdx.z")
         sch.bind(j1, "threadIdx.y")
         threads = [("threadIdx.z", down), ("threadIdx.y", across), ("threadIdx.x", WARP)]
-        image, weights = cuda.copy_operands(sch, tile, k0, threads)
+        reader = tile
+        if unpacking is not None:
+            reader = sch.get_sblock("unpacked")
+            sch.set_scope(reader, 0, "warp")
+            sch.compute_at(reader, k1, preserve_unit_loops=True)
+        image, weights = cuda.copy_operands(sch, reader, k0, threads)
         sch.storage_align(image, 0, axis=-2, factor=8, offset=_SKEW)
         sums = sch.cache_write(tile, 0, "warp")
         sch.reverse_compute_at(sums, j1, preserve_unit_loops=True)
         fragments = []
-        for block in (image, weights):
+        for block in (image, weights) if unpacking is None else (image,):
             buffer = str(sch.get(block).writes[0].source.name)
             fragments.append(loaded := cuda.cache_read(sch, tile, buffer, "warp"))
-            sch.compute_at(loaded, k1, preserve_unit_loops=True)
-        row_load, column_load = fragments
+            sch.compute_at(loaded, k2, preserve_unit_loops=True)
+        row_load, column_load = fragments if unpacking is None else (*fragments, reader)
         a, b = sch.get_loops(row_load)[-2:]
         a0, a1 = sch.split(a, [None, TILE])
         b0, b1 = sch.split(b, [None, DEPTH])
@@ -249,16 +295,33 @@ class CudaTensor(CudaFamily):
             lambda i, j: (i // TILE, j // TILE, *cuda_fragments.sum_fragment(i % TILE, j % TILE)),
         )  # fmt: skip
         sch.tensorize(a1, cuda_fragments.load_rows())
-        sch.transform_layout(
-            column_load, ("write", 0),
-            lambda j, k, r, e: (j, k, *cuda_fragments.stored_fragment(r, e)),
-        )  # fmt: skip
-        sch.tensorize(sch.get_loops(column_load)[-2], cuda_fragments.load_columns())
+        if unpacking is None:
+            sch.transform_layout(
+                column_load, ("write", 0),
+                lambda j, k, r, e: (j, k, *cuda_fragments.stored_fragment(r, e)),
+            )  # fmt: skip
+            sch.tensorize(sch.get_loops(column_load)[-2], cuda_fragments.load_columns())
+        else:
+            sch.transform_layout(
+                column_load, ("write", 0),
+                lambda j, k, p, r, e: (j, k, p, *cuda_fragments.stored_fragment(r, e)),
+            )  # fmt: skip
+            loop = sch.get_loops(column_load)[-3]
+            sch.tensorize(loop, cuda_fragments.unpack_columns(unpacking))
         sch.tensorize(sch.get_loops(acc)[-3], cuda_fragments.multiply(kind))
         cleared = sch.get_child_blocks(clear)[0]
         sch.tensorize(sch.get_loops(cleared)[-2], cuda_fragments.clear())
         sch.tensorize(c1, cuda_fragments.store())
         return threads
+
+
+def _emit_unpacked(w: Any, unpacking: Unpacking) -> Any:
+    """Write the block ``unpacked``: packed weights as words, with an axis for their sets."""
+    columns, k, *fragment = (int(d) for d in w.shape)
+    unpacked = ir.alloc((columns, k, unpacking.sets, *fragment), "uint32")
+    with ir.stage("unpacked", unpacked.shape) as (j, at, part, row, place):
+        ir.store(unpacked, unpacking.apply(w[j, at, row, place], part), j, at, part, row, place)
+    return unpacked
 
 
 def _denominator(a: int, b: int) -> int:

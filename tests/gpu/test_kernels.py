@@ -65,6 +65,17 @@ CASES = {
     "bipolar": (
         replace(CONV, x=Codes(-1, 1, 2), w=Codes(-1, 1, 2), x_zero=0), ("bmma", "bitserial"),
     ),
+    "four bits of weights": (
+        replace(CONV, w=Codes(-8, 7), epilogue=Epilogue("requantize", U8)), ("unpack", "mma"),
+    ),
+    "one bit of weights": (
+        ConvWork(1, 1, 20, 256, 48, (1, 1), S8, Codes(-1, 1, 2), x_zero=5), ("unpack",),
+    ),
+    "zeros of weights": (
+        ConvWork(1, 1, 20, 128, 40, (1, 1), U8, S2, w_zero=tuple(i % 3 - 1 for i in range(40)),
+                 epilogue=Epilogue("threshold", U2, pack=True)),
+        ("unpack",),
+    ),
     "many rows": (
         ConvWork(1, 1, 300, 256, 96, (1, 1), U2, S2, epilogue=Epilogue("requantize", U2)),
         ("mma", "bmma", "dot", "bitserial"),

@@ -48,6 +48,7 @@ def test_default_decisions(key):
         "many rows",
         "a row of bits",
         "rows of two bits",
+        "four bits of weights",
         "depthwise, tiles wider than rows",
         "depthwise, tiles that fit",
         "depthwise, zeros of channels",

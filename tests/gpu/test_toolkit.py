@@ -27,6 +27,7 @@ BITS = ConvWork(
     epilogue=Epilogue("requantize", U2, pack=True),
 )  # fmt: skip
 EACH = replace(BYTES, groups=128, w_zero=tuple(range(128)))
+FOUR = replace(BYTES, w=Codes(-8, 7))
 ROW = ConvWork(1, 1, 1, 4096, 64, (1, 1), U8, S2)
 MEANT = {
     ("mma", BYTES): r"IMMA\.16832\.U8\.S8",
@@ -35,6 +36,7 @@ MEANT = {
     ("dot", EACH): r"IMAD$|IDP",
     ("bitserial", BITS): r"POPC",
     ("gemv", ROW): r"IDP\.4A\.U8\.U8",
+    ("unpack", FOUR): r"IMMA\.16832\.U8\.S8",
 }
 
 pytestmark = pytest.mark.skipif(
@@ -72,7 +74,7 @@ def test_kernels_hold_their_instruction_and_spill_nothing(chip, name, work, tmp_
     assert not [i for i in found if re.match(r"LDL|STL", i)]
     # Tensor cores multiply while the next operands arrive, zeros around the image included.
     copied = sum(count for i, count in found.items() if i.startswith("LDGSTS"))
-    assert (copied >= 4) == (name in ("mma", "bmma"))
+    assert (copied >= 4) == (name in ("mma", "bmma", "unpack"))
 
 
 @pytest.mark.parametrize("target", cuda.ALL, ids=lambda target: target.name)

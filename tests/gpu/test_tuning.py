@@ -34,6 +34,7 @@ WORKS = {
         1, 5, 6, 64, 40, (3, 3), U2, S2, padding=(1, 1, 1, 1), x_planes=True,
         epilogue=Epilogue("requantize", U2),
     ),
+    "unpack": CASES["zeros of weights"][0],
     "gemv": CASES["one row"][0],
     "dot": CASES["depthwise"][0],
 }  # fmt: skip
@@ -91,7 +92,7 @@ family(name).build(work, targets.get("cuda-sm80"), np.zeros(work.weight_shape, w
 """
 
 
-@pytest.mark.parametrize("name", ["mma", "bmma"])
+@pytest.mark.parametrize("name", ["mma", "bmma", "unpack"])
 def test_a_new_process_knows_the_instructions_of_a_trace(name, tmp_path):
     work = WORKS[name]
     sch = tiling.schedule_of(family(name).compute(work, SM80))
