@@ -63,7 +63,7 @@ CODEBOOK_FAMILIES: tuple[Family[CodebookWork], ...] = (
 """All families of convolutions with codebook weights: by adding taps, or by indicator weights."""
 
 
-_GPU_ONLY = ("gemv", "mma", "unpack", "bmma")
+_ONLY = {f.name: f.processors for f in _INTEGER if isinstance(f, ByArchitecture)}
 READS_PLANES = frozenset({"bitserial", "bmma"})
 """Families that take bit planes, and pack codes themselves where they get codes."""
 
@@ -71,7 +71,7 @@ READS_PLANES = frozenset({"bitserial", "bmma"})
 def families(work: ConvWork | CodebookWork, target: Target) -> list[Family[Any]]:
     """Return the families for a kind of work on a kind of processor."""
     found = CODEBOOK_FAMILIES if isinstance(work, CodebookWork) else FAMILIES
-    return [f for f in found if target.gpu is not None or f.name not in _GPU_ONLY]
+    return [f for f in found if target.processor in _ONLY.get(f.name, {target.processor})]
 
 
 def family(name: str, *, codebook: bool = False) -> Family[Any]:

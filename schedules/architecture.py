@@ -20,11 +20,15 @@ class ByArchitecture:
     Args:
         name: of the family.
         parts: for each ``Target.processor`` the kernels for it.
+
+    Attributes:
+        processors: those with parts.
     """
 
     def __init__(self, name: str, parts: Mapping[str, Sequence[TiledFamily]]) -> None:
         self.name = name
         self._parts = dict(parts)
+        self.processors = frozenset(parts)
 
     def supports(self, work: ConvWork, target: Target) -> Refusal | None:
         """See :class:`tvm_qnn.schedules.family.Family`."""

@@ -1,10 +1,10 @@
-"""Convolutions on the tensor cores of a GPU: families ``mma`` (bytes) and ``bmma`` (single bits).
+"""Convolutions on the tensor cores of a GPU: families ``mma``, ``unpack`` (bytes), ``bmma`` (bits).
 
 A warp has the sums of a tile of rows and columns in fragments. Rows are the pixels of the output,
 columns its channels; of single bits, each bit plane of a pixel is a row and each plane of a channel
 a column, and the planes are weighed and added once the sums are complete. Rows of the image come
 from shared memory by ``ldmatrix``; weights are packed in the order in which that reads a fragment,
-[columns / 16, steps / 8, 32 rows of matrices, 4 words].
+[columns / 16, steps / 8, 32 rows of matrices, 4 words]. ``unpack`` stores several words in one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tvm_qnn._tvm import tirx
 from tvm_qnn.ops.workload import ConvWork
-from tvm_qnn.schedules import cuda, cuda_fragments, ir, tiling
+from tvm_qnn.schedules import cuda, cuda_fragments, cuda_warps, ir, tiling
 from tvm_qnn.schedules.algebra import Correction
 from tvm_qnn.schedules.cuda_fragments import DEPTH, REGISTERS, TILE, WARP
 from tvm_qnn.schedules.cuda_gemm import CudaFamily
@@ -32,13 +32,8 @@ from tvm_qnn.targets.record import Target
 
 _TILES = (4, 4)
 """Fragments down and across in the tile of a thread block without tuning."""
-_WARPS = (2, 2)
 _UNPACKING = 0.75
 """Products in the time of one, where weights have to be unpacked, an estimate."""
-_UNROLLED = 1024
-"""Statements of the body of an unrolled loop at most."""
-_SKEW = 4
-"""Words between rows in shared memory, so that eight rows lie in all banks."""
 
 
 class CudaTensor(CudaFamily):
@@ -204,8 +199,7 @@ class CudaTensor(CudaFamily):
         acc = sch.get_sblock("acc")
         sch.set_scope(acc, 0, "shared")
         sch.compute_at(acc, column0, preserve_unit_loops=True)
-        *_, i, j, k = sch.get_loops(acc)
-        threads = self._multiply(sch, acc, (i, j, k), kind, self.unpacking(work))
+        threads = cuda_warps.multiply(sch, acc, kind, self.unpacking(work), self.together)
         lane = cuda.share(sch, [row1, column1], threads)
         if pack:
             # Channels are shared by all threads before some of them pack words.
@@ -222,97 +216,6 @@ class CudaTensor(CudaFamily):
         many = max(1, default // unit)
         (first, second), _ = tiling.sample(sch, outer, [extent // unit // many, many], 8)
         return [first, sch.fuse(second, inner)]
-
-    def _multiply(
-        self,
-        sch: Any,
-        acc: Any,
-        loops: tuple[Any, Any, Any],
-        kind: str,
-        unpacking: Unpacking | None,
-    ) -> list[tuple[str, Any]]:
-        """Share a tile among warps and put their parts on tensor cores; returns the threads."""
-        i, j, k = loops
-        (i, i3), (j, j3), (k, k3) = (
-            sch.split(loop, [None, size]) for loop, size in ((i, TILE), (j, TILE), (k, DEPTH))
-        )
-        sch.reorder(i, j, k, i3, j3, k3)
-        tile = sch.blockize(i3)
-        shared = []
-        for loop, most in zip((i, j), _WARPS, strict=True):
-            count = int(sch.get(loop).extent)
-            warps = math.gcd(count, most)
-            shared.append(tiling.sample(sch, loop, [warps, count // warps], 8))
-        ((i1, i2), (down, _)), ((j1, j2), (across, _)) = shared
-        k, k2 = sch.split(k, [None, 1 if unpacking is None else unpacking.sets])
-        count = int(sch.get(k).extent)
-        fit = max(1, self.together // DEPTH // int(sch.get(k2).extent))
-        most = max(d for d in range(1, fit + 1) if count % d == 0)
-        (k0, k1), _ = tiling.sample(sch, k, [count // most, most], 8)
-        sch.reorder(i1, j1, k0, k1, k2, i2, j2)
-        sch.bind(i1, "threadIdx.z")
-        sch.bind(j1, "threadIdx.y")
-        threads = [("threadIdx.z", down), ("threadIdx.y", across), ("threadIdx.x", WARP)]
-        reader = tile
-        if unpacking is not None:
-            reader = sch.get_sblock("unpacked")
-            sch.set_scope(reader, 0, "warp")
-            sch.compute_at(reader, k1, preserve_unit_loops=True)
-        image, weights = cuda.copy_operands(sch, reader, k0, threads)
-        sch.storage_align(image, 0, axis=-2, factor=8, offset=_SKEW)
-        sums = sch.cache_write(tile, 0, "warp")
-        sch.reverse_compute_at(sums, j1, preserve_unit_loops=True)
-        fragments = []
-        for block in (image, weights) if unpacking is None else (image,):
-            buffer = str(sch.get(block).writes[0].source.name)
-            fragments.append(loaded := cuda.cache_read(sch, tile, buffer, "warp"))
-            sch.compute_at(loaded, k2, preserve_unit_loops=True)
-        row_load, column_load = fragments if unpacking is None else (*fragments, reader)
-        a, b = sch.get_loops(row_load)[-2:]
-        a0, a1 = sch.split(a, [None, TILE])
-        b0, b1 = sch.split(b, [None, DEPTH])
-        sch.reorder(a0, b0, a1, b1)
-        c, d = sch.get_loops(sums)[-2:]
-        c0, c1 = sch.split(c, [None, TILE])
-        d0, d1 = sch.split(d, [None, TILE])
-        sch.reorder(c0, d0, c1, d1)
-        clear = sch.decompose_reduction(tile, k0)
-        # The next operands are copied meanwhile (cp.async): image and weights, then the products.
-        sch.annotate(k0, "software_pipeline_stage", [0, 0, 1])
-        sch.annotate(k0, "software_pipeline_order", [0, 1, 2])
-        sch.annotate(k0, "software_pipeline_async_stages", [0])
-        # Fragments are registers only where every index is known. The compiler of CUDA unrolls; TVM
-        # would lose sight of what belongs to a lane.
-        for loop in (k1, c0, sch.get_loops(clear)[-2]):
-            sch.annotate(loop, "pragma_auto_unroll_max_step", _UNROLLED)
-            sch.annotate(loop, "pragma_unroll_explicit", 0)
-        sch.transform_layout(
-            row_load, ("write", 0),
-            lambda i, k: (i // TILE, k // DEPTH, *cuda_fragments.row_fragment(i % TILE, k % DEPTH)),
-        )  # fmt: skip
-        sch.transform_layout(
-            sums, ("read", 0),
-            lambda i, j: (i // TILE, j // TILE, *cuda_fragments.sum_fragment(i % TILE, j % TILE)),
-        )  # fmt: skip
-        sch.tensorize(a1, cuda_fragments.load_rows())
-        if unpacking is None:
-            sch.transform_layout(
-                column_load, ("write", 0),
-                lambda j, k, r, e: (j, k, *cuda_fragments.stored_fragment(r, e)),
-            )  # fmt: skip
-            sch.tensorize(sch.get_loops(column_load)[-2], cuda_fragments.load_columns())
-        else:
-            sch.transform_layout(
-                column_load, ("write", 0),
-                lambda j, k, p, r, e: (j, k, p, *cuda_fragments.stored_fragment(r, e)),
-            )  # fmt: skip
-            loop = sch.get_loops(column_load)[-3]
-            sch.tensorize(loop, cuda_fragments.unpack_columns(unpacking))
-        sch.tensorize(sch.get_loops(acc)[-3], cuda_fragments.multiply(kind))
-        cleared = sch.get_child_blocks(clear)[0]
-        sch.tensorize(sch.get_loops(cleared)[-2], cuda_fragments.clear())
-        sch.tensorize(c1, cuda_fragments.store())
-        return threads
 
 
 def _emit_unpacked(w: Any, unpacking: Unpacking) -> Any:
