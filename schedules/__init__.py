@@ -16,6 +16,7 @@ from tvm_qnn.schedules.codebook_taps import Taps
 from tvm_qnn.schedules.cuda_cores import CudaCores
 from tvm_qnn.schedules.cuda_depthwise import CudaDepthwise
 from tvm_qnn.schedules.cuda_gemv import CudaGemv
+from tvm_qnn.schedules.cuda_nibbles import Nibbles
 from tvm_qnn.schedules.cuda_operands import Bits, Bytes
 from tvm_qnn.schedules.cuda_tensor import CudaTensor
 from tvm_qnn.schedules.depthwise import Depthwise
@@ -49,6 +50,7 @@ _INTEGER = (
     ),
     ByArchitecture("mma", {"cuda": (CudaTensor("mma", Bytes()),)}),
     ByArchitecture("unpack", {"cuda": (CudaTensor("unpack", Bytes(), unpacks=True),)}),
+    ByArchitecture("mma4", {"cuda": (CudaTensor("mma4", Nibbles()),)}),
     ByArchitecture("bmma", {"cuda": (CudaTensor("bmma", Bits()),)}),
     Reference(),
 )

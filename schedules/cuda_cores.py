@@ -16,7 +16,7 @@ from tvm_qnn.schedules import cuda, ir, tiling
 from tvm_qnn.schedules.algebra import Correction
 from tvm_qnn.schedules.cuda import VECTOR
 from tvm_qnn.schedules.cuda_gemm import CudaFamily
-from tvm_qnn.schedules.cuda_operands import Bits
+from tvm_qnn.schedules.cuda_operands import Bits, CoreOperands
 from tvm_qnn.schedules.epilogue import has_result
 from tvm_qnn.schedules.output import Sums
 from tvm_qnn.schedules.plan import WORD, Plan, ceil_div
@@ -31,6 +31,7 @@ class CudaCores(CudaFamily):
     """Any convolution of one group whose codes fit the operands."""
 
     together = _MOST_STEPS
+    operands: CoreOperands
 
     def cycles(self, work: ConvWork, target: Target) -> float:
         """See :class:`tvm_qnn.schedules.family.Family`."""

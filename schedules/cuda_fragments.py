@@ -1,8 +1,9 @@
 """Tensor core instructions as intrinsics of TVM: 16 x 16 sums of eight words of the reduction.
 
-A word is four bytes or 32 bits, so that one pair of ``mma.sync`` (m16n8k32 of bytes, m16n8k256 of
-bits) is one intrinsic here. A fragment is what the lanes of a warp have of a tile in their
-registers; which lane has what says the PTX ISA, "Matrix fragments for mma.m16n8k32".
+A word is four bytes, eight codes of 4 bits or 32 bits, so that one pair of ``mma.sync`` (m16n8k32
+of bytes, m16n8k64 of 4 bits, m16n8k256 of bits) is one intrinsic here. A fragment is what the lanes
+of a warp have of a tile in their registers; which lane has what says the PTX ISA, "Matrix fragments
+for mma.m16n8k32", and, of the same words, for m16n8k64 and m16n8k256.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ REGISTERS = TILE * DEPTH // WARP
 SUMS = TILE * TILE // WARP
 
 BITS, SIGNED, UNSIGNED = "b1", "s8", "u8"
-"""What words hold; 8-bit ones meet signed bytes."""
+NIBBLES = ("s4", "u4")
+"""What words hold; all but single bits meet signed weights."""
 _SHAPES = {BITS: ("m16n8k256", "int1", "int1"), SIGNED: ("m16n8k32", "int8", "int8"),
-           UNSIGNED: ("m16n8k32", "uint8", "int8")}  # fmt: skip
+           UNSIGNED: ("m16n8k32", "uint8", "int8"), "s4": ("m16n8k64", "int4", "int4"),
+           "u4": ("m16n8k64", "uint4", "int4")}  # fmt: skip
 
 
 def row_fragment(i: Any, k: Any) -> tuple[Any, Any]:
@@ -61,7 +64,8 @@ def product(kind: str, a: Any, b: Any, c: Any) -> Any:
     """Return c plus the products of two words; sums are uint32, modulo 2**32."""
     if kind == BITS:
         return c + tirx.popcount(tirx.bitwise_and(a, b))
-    total = cuda_code.dp4a(a, b, ir.wrapped(c, "int32"), signed=kind == SIGNED)
+    multiply = cuda_code.dot8 if kind in NIBBLES else cuda_code.dp4a
+    total = multiply(a, b, ir.wrapped(c, "int32"), signed=kind in (SIGNED, "s4"))
     return ir.wrapped(total, "uint32")
 
 

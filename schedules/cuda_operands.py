@@ -93,12 +93,16 @@ class Operands(ABC):
     ) -> Any:
         """Return a word of weights as a tensor expression."""
 
+
+class CoreOperands(Operands):
+    """What CUDA cores multiply as well."""
+
     @abstractmethod
     def update(self, work: ConvWork, x: list[Any], w: list[Any], acc: Any) -> Any:
-        """Return a sum and the products of all parts of one word, on CUDA cores."""
+        """Return a sum and the products of all parts of one word."""
 
 
-class Bits(Operands):
+class Bits(CoreOperands):
     """Bit planes: of indices of activations, of digits of weights."""
 
     granule = WORD
@@ -158,11 +162,11 @@ class Bits(Operands):
         return plane_word(indices, weight_digits(work), part, o, i, j, word)
 
     def update(self, work: ConvWork, x: list[Any], w: list[Any], acc: Any) -> Any:
-        """See :class:`Operands`."""
+        """See :class:`CoreOperands`."""
         return acc + horner(x, w, signed=weight_digits(work).lo < 0, lanes=1)
 
 
-class Bytes(Operands):
+class Bytes(CoreOperands):
     """Bytes: signed or unsigned ones of activations, signed ones of weights."""
 
     granule = _BYTES
@@ -237,7 +241,7 @@ class Bytes(Operands):
         return byte_word(indices, self._fitted(work)[2], o, i, j, word)
 
     def update(self, work: ConvWork, x: list[Any], w: list[Any], acc: Any) -> Any:
-        """See :class:`Operands`."""
+        """See :class:`CoreOperands`."""
         return cuda_code.dp4a(x[0], w[0], acc, signed=self.kind(work) == "s8")
 
 

@@ -1,5 +1,6 @@
-"""Convolutions on the tensor cores of a GPU: families ``mma``, ``unpack`` (bytes), ``bmma`` (bits).
+"""Convolutions on the tensor cores of a GPU: families ``mma``, ``unpack``, ``mma4`` and ``bmma``.
 
+Words hold bytes, for ``mma4`` eight codes of 4 bits, for ``bmma`` single bits.
 A warp has the sums of a tile of rows and columns in fragments. Rows are the pixels of the output,
 columns its channels; of single bits, each bit plane of a pixel is a row and each plane of a channel
 a column, and the planes are weighed and added once the sums are complete. Rows of the image come
@@ -68,7 +69,7 @@ class CudaTensor(CudaFamily):
         if self._unpacks and self.unpacking(work) is None:
             reason = f"weights {work.w} of {work.in_channels} channels do not unpack evenly"
             return Refusal(self.name, reason, "at most 4 bits, many channels")
-        needed = "b1" if self.operands.kind(work) == "b1" else "s8"
+        needed = self.operands.kind(work).replace("u", "s")
         if needed not in target.gpu.tensor:
             reason = f"{target.gpu.arch} has no tensor cores for {needed}"
             return Refusal(self.name, reason, "CUDA cores take it")
@@ -78,8 +79,9 @@ class CudaTensor(CudaFamily):
         """See :class:`tvm_qnn.schedules.family.Family`."""
         assert target.gpu is not None
         down, across = self._tiles(work)
-        bits = self.operands.kind(work) == "b1"
-        rate = target.rates.tensor1 if bits else target.rates.tensor8
+        kind = self.operands.kind(work)
+        rate = target.rates.tensor1 if kind == "b1" else target.rates.tensor8
+        rate *= 2 if kind in cuda_fragments.NIBBLES else 1
         rate *= _UNPACKING if self._unpacks else 1
         return self.estimate(work, target, (down * TILE, across * TILE), rate)
 

@@ -68,6 +68,14 @@ CASES = {
     "four bits of weights": (
         replace(CONV, w=Codes(-8, 7), epilogue=Epilogue("requantize", U8)), ("unpack", "mma"),
     ),
+    "four bits": (
+        ConvWork(1, 5, 6, 40, 33, (3, 3), Codes(0, 15), Codes(-8, 7), padding=(1, 1, 1, 1),
+                 x_zero=3, epilogue=Epilogue("requantize", Codes(0, 15))),
+        ("mma4",),
+    ),
+    "four signed bits": (
+        ConvWork(1, 1, 20, 37, 40, (1, 1), Codes(-8, 7), S2, x_zero=-1), ("mma4",),
+    ),
     "one bit of weights": (
         ConvWork(1, 1, 20, 256, 48, (1, 1), S8, Codes(-1, 1, 2), x_zero=5), ("unpack",),
     ),

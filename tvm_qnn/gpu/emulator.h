@@ -254,19 +254,21 @@ inline void ldmatrix(uint32_t* const* out, int count, const char* row) {
   leave(AT_WARP, name);
 }
 
-enum Element { S8, U8, B1 };
+enum Element { S8, U8, S4, U4, B1 };
 
 inline int dot(uint32_t a, uint32_t b, Element kind_a, Element kind_b) {
   if (kind_a == B1) return __builtin_popcount(a & b);
   auto element = [](uint32_t word, Element kind, int i) {
+    if (kind == S4) return int(word << (28 - 4 * i)) >> 28;
+    if (kind == U4) return int(word >> 4 * i & 15);
     return kind == S8 ? int(int8_t(word >> 8 * i)) : int(uint8_t(word >> 8 * i));
   };
-  int sum = 0;
-  for (int i = 0; i < 4; i++) sum += element(a, kind_a, i) * element(b, kind_b, i);
+  int sum = 0, count = kind_a == S4 || kind_a == U4 ? 8 : 4;
+  for (int i = 0; i < count; i++) sum += element(a, kind_a, i) * element(b, kind_b, i);
   return sum;
 }
 
-// m16n8 with eight words of the reduction: m16n8k32 of 8 bits and m16n8k256 of single bits.
+// m16n8 with eight words of the reduction: m16n8k32 of 8 bits, m16n8k64 of 4, m16n8k256 of 1.
 inline void mma(uint32_t* const* d, const uint32_t* a, const uint32_t* b, const uint32_t* c,
                 Element kind_a, Element kind_b) {
   const char* name = "mma";

@@ -140,7 +140,7 @@ def _call(text: str, outputs: list[str], inputs: list[str]) -> str:
 
 def _mma(name: str, ptx: str, values: list[str]) -> str:
     kinds = re.fullmatch(
-        r"mma\.sync\.aligned\.m16n8k(?:32|256)\.row\.col\.s32\.(\w+)\.(\w+)\.s32(?:\.and\.popc)?",
+        r"mma\.sync\.aligned\.m16n8k(?:32|64|256)\.row\.col\.s32\.(\w+)\.(\w+)\.s32(?:\.and\.popc)?",
         name,
     )
     if kinds is None:
@@ -163,7 +163,7 @@ def _pointers(values: list[str]) -> str:
 
 def _element(kind: str) -> str:
     """Return the emulator's name of an element type."""
-    names = {"s8": "emu::S8", "u8": "emu::U8", "b1": "emu::B1"}
+    names = {"s8": "emu::S8", "u8": "emu::U8", "b1": "emu::B1", "s4": "emu::S4", "u4": "emu::U4"}
     if kind not in names:
         raise UnknownInstructionError(f"elements {kind}")
     return names[kind]

@@ -1,0 +1,92 @@
+"""Words of eight codes of 4 bits, which tensor cores of some chips multiply as such.
+
+Activations are brought into words by a kernel of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm_qnn._tvm import te, tirx
+from tvm_qnn.ops.workload import ConvWork
+from tvm_qnn.schedules import ir, stages
+from tvm_qnn.schedules.algebra import Digits, fitting_digits, kept_digits
+from tvm_qnn.schedules.cuda_operands import Operands, Words
+from tvm_qnn.schedules.plan import ceil_div
+from tvm_qnn.schedules.prepare import weight_digit
+
+_TYPES = (("u4", 0, 15), ("s4", -8, 7))
+_COUNT = 8
+
+
+class Nibbles(Operands):
+    """4 bits: signed or unsigned ones of activations, signed ones of weights."""
+
+    granule = _COUNT
+
+    def refuse(self, work: ConvWork) -> tuple[str, str] | None:
+        """See :class:`Operands`."""
+        if work.x_planes:
+            return "activations come as bit planes", "hand over codes"
+        if self._fit(work) is None:
+            return f"codes {work.x} and {work.w} do not fit 4 bits", "others take bytes"
+        return None
+
+    def _fit(self, work: ConvWork) -> tuple[str, Digits, Digits] | None:
+        """Return the type of activation digits, and both digits."""
+        w = fitting_digits(work.w, work.w_zero, -8, 7)
+        for kind, low, high in _TYPES if work.x.lo >= 0 else reversed(_TYPES):
+            x = kept_digits(work.x, work.x_zero, low, high)
+            if x is not None and w is not None:
+                return kind, x, w
+        return None
+
+    def _fitted(self, work: ConvWork) -> tuple[str, Digits, Digits]:
+        found = self._fit(work)
+        assert found is not None
+        return found
+
+    def digits(self, work: ConvWork) -> tuple[Digits, Digits]:
+        """See :class:`Operands`."""
+        return self._fitted(work)[1:]
+
+    def parts(self, work: ConvWork) -> tuple[int, int]:
+        """See :class:`Operands`."""
+        return 1, 1
+
+    def stages(self, work: ConvWork) -> int:
+        """See :class:`Operands`."""
+        return 1
+
+    def kind(self, work: ConvWork) -> str:
+        """See :class:`Operands`."""
+        return self._fitted(work)[0]
+
+    def words(self, work: ConvWork, x: Any, fill: int) -> Words:
+        """See :class:`Operands`."""
+        digits = self.digits(work)[0]
+        shape = (work.batch, work.height, work.width, ceil_div(work.in_channels, _COUNT))
+        packed = ir.alloc(shape, "uint32")
+        with ir.stage("nibbles", shape) as (n, h, w, word):
+            found: Any = tirx.const(0, "uint32")
+            for i in range(_COUNT):
+                c = word * _COUNT + i
+                read = x[n, h, w, tirx.min(c, work.in_channels - 1)]
+                low = tirx.bitwise_and(stages.digit_of(read, digits, "int32"), 15)
+                low = tirx.Select(c < work.in_channels, low, tirx.const(0, "int32"))
+                found = found | (low.astype("uint32") << tirx.const(4 * i, "uint32"))
+            ir.store(packed, found, n, h, w, word)
+
+        def value(n: Any, h: Any, w: Any, _: Any, c: Any) -> Any:
+            return stages.digit_of(x[n, h, w, c], digits, "int32")
+
+        outside = tirx.const(fill % 16 * 0x11111111, "uint32")
+        return Words(packed, lambda _: outside, fill, value, (work.in_channels,))
+
+    def weight(
+        self, work: ConvWork, indices: Any, part: Any, o: Any, i: Any, j: Any, word: Any
+    ) -> Any:
+        """See :class:`Operands`."""
+        k, digits = te.reduce_axis((0, _COUNT), "nibble"), self.digits(work)[1]
+        digit = weight_digit(indices, digits, "int32", o, i, j, word * _COUNT + k)
+        return te.sum((digit & 15).astype("uint32") << (k * 4).astype("uint32"), axis=k)
