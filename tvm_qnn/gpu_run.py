@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tvm_qnn.cuda_source import compile_source
 from tvm_qnn.device_run import (
     CPU,
     POOLED_ALLOCATOR,
@@ -69,12 +70,23 @@ def _cudart() -> str | None:
     return None
 
 
+def compiled(code: bytes, form: str, arch: str) -> tuple[bytes, str]:
+    """Compile kernels that are stored as source; return code and form of what loads.
+
+    Raises:
+        TargetError: nothing here compiles CUDA.
+    """
+    if form != "cuda":
+        return code, form
+    return compile_source(code.decode(), arch, portable=True), "ptx"
+
+
 def kernel_module(code: bytes, form: str, functions: dict[str, Any]) -> Any:
     """Return the module of kernels for the GPU.
 
     Args:
         code: CUDA code of that form.
-        form: ``cubin``, ``ptx`` or ``cuda``.
+        form: ``cubin`` or ``ptx``.
         functions: for each kernel the dtypes of its arguments and its launch parameters.
     """
     ffi = import_ffi()

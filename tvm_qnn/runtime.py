@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from tvm_qnn.arrays import TensorInfo
 from tvm_qnn.device_run import DeviceError, Executor, Latency, check_machine, load_runtime
-from tvm_qnn.errors import ArtifactError, InputError
-from tvm_qnn.gpu_run import KERNELS, GpuExecutor, kernel_module, load_cuda
+from tvm_qnn.errors import ArtifactError, InputError, TargetError
+from tvm_qnn.gpu_run import KERNELS, GpuExecutor, compiled, kernel_module, load_cuda
 from tvm_qnn.manifest import LIBRARY, Manifest, read_manifest
 
 __all__ = ["Latency", "Program", "TensorInfo", "load"]
@@ -153,8 +153,14 @@ def _open(library: Path, manifest: Manifest, threads: int) -> Executor:
         link.symlink_to(library.resolve())
         if (gpu := manifest.target.get("gpu")) is None:
             return Executor(link, inputs, threads)
-        code = (library.parent / KERNELS[gpu["form"]]).read_bytes()
-        return GpuExecutor(link, kernel_module(code, gpu["form"], gpu["functions"]), inputs)
+        stored = (library.parent / KERNELS[gpu["form"]]).read_bytes()
+        try:
+            code, form = compiled(stored, gpu["form"], gpu["arch"])
+        except TargetError as error:
+            raise ArtifactError(
+                f"artifact {library.parent}: its kernels are source, and {error}"
+            ) from None
+        return GpuExecutor(link, kernel_module(code, form, gpu["functions"]), inputs)
 
 
 def _check_version(manifest: Manifest) -> None:

@@ -8,7 +8,7 @@ import pytest
 import tvm_qnn
 from tests.gpu.emulation import source_of_model
 from tests.networks.models import ALL
-from tvm_qnn import gpu_run, targets, zoo
+from tvm_qnn import cuda_source, gpu_run, targets, zoo
 from tvm_qnn.compiler import build_executable, prepared, read
 from tvm_qnn.device_run import DeviceError, load_runtime
 from tvm_qnn.errors import ArtifactError, TargetError
@@ -65,8 +65,17 @@ def test_an_artifact_has_the_kernels_of_the_chip(artifact):
 def test_source_is_stored_where_nothing_compiles_it(tmp_path, monkeypatch):
     monkeypatch.setattr(toolkit, "compiler", lambda: None)
     made = tvm_qnn.compile("zoo:mqnn-fashion", "cuda-sm80", tmp_path / "artifact")
-    assert "__global__" in (made.path / "kernels.cu").read_text()
-    assert made.manifest.target["gpu"]["form"] == "cuda"
+    source = (made.path / "kernels.cu").read_bytes()
+    assert b"__global__" in source
+    gpu = made.manifest.target["gpu"]
+    assert gpu["form"] == "cuda"
+    # The machine with the GPU compiles it, if it can.
+    code, form = gpu_run.compiled(source, gpu["form"], gpu["arch"])
+    assert form == "ptx"
+    assert b".target sm_80" in code
+    monkeypatch.setattr(cuda_source, "compiler", lambda: None)
+    with pytest.raises(TargetError, match=r"nothing compiles CUDA for sm_80; pip install"):
+        gpu_run.compiled(source, gpu["form"], gpu["arch"])
 
 
 def test_a_machine_without_a_driver_says_so(artifact):

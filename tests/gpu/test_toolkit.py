@@ -93,6 +93,18 @@ def test_every_chip_has_code(target):
         assert code.startswith(b"\x7fELF")
 
 
+def test_drivers_of_cuda_13_0_take_portable_code(tmp_path):
+    target = targets.get("cuda")
+    kernels = source_of(BYTES, family("dot"), target)
+    ptx = toolkit.compile_kernels(kernels.source, target.gpu)
+    major, minor = re.search(rb"^\.version (\d+)\.(\d+)", ptx, re.M).groups()
+    assert (int(major), int(minor)) <= (9, 0)
+    if assembler := shutil.which("ptxas"):
+        (tmp_path / "k.ptx").write_bytes(ptx.rstrip(b"\0"))
+        command = [assembler, "-arch=sm_90", "-o", str(tmp_path / "k"), str(tmp_path / "k.ptx")]
+        subprocess.run(command, check=True)
+
+
 def test_source_that_does_not_compile_is_one_line():
     gpu = targets.get("cuda-sm80").gpu
     with pytest.raises(TargetError, match="sm_80") as caught:

@@ -110,6 +110,7 @@ def test_the_way_of_a_candidate_on_a_gpu_machine(tmp_path, monkeypatch):
 
     monkeypatch.setattr(toolkit, "compiler", lambda: None)
     monkeypatch.setattr(gpu_run, "load_cuda", lambda: None)
+    monkeypatch.setattr(gpu_run, "compiled", lambda code, form, arch: (code, form))
     monkeypatch.setattr(gpu_run, "kernel_module", emulated)
     monkeypatch.setattr(tvm, "cuda", lambda _: tvm.cpu())
     device = emulator.on_cpu(SM80)

@@ -34,8 +34,9 @@ def on_gpu(target: Target) -> Iterator[Any]:
 
 
 def _module(kernels: Kernels, gpu: Gpu) -> Any:
-    code = toolkit.compile_kernels(kernels.source, gpu)
-    return gpu_run.kernel_module(code, toolkit.form(gpu), kernels.functions)
+    stored = toolkit.compile_kernels(kernels.source, gpu)
+    code, form = gpu_run.compiled(stored, toolkit.form(gpu), gpu.arch)
+    return gpu_run.kernel_module(code, form, kernels.functions)
 
 
 def export(module: Any, target: Target, path: str, linker: Any) -> None:
@@ -46,7 +47,8 @@ def export(module: Any, target: Target, path: str, linker: Any) -> None:
         tvm.compile(module, device).export_library(path, fcompile=linker)
     form = toolkit.form(target.gpu)
     Path(f"{path}.{form}").write_bytes(toolkit.compile_kernels(kernels.source, target.gpu))
-    Path(f"{path}.json").write_text(json.dumps({"form": form, "functions": kernels.functions}))
+    facts = {"form": form, "arch": target.gpu.arch, "functions": kernels.functions}
+    Path(f"{path}.json").write_text(json.dumps(facts))
 
 
 def load(path: str) -> Any:
@@ -57,7 +59,8 @@ def load(path: str) -> Any:
     """
     gpu_run.load_cuda()
     facts = json.loads(Path(f"{path}.json").read_text())
-    code = Path(f"{path}.{facts['form']}").read_bytes()
+    stored = Path(f"{path}.{facts['form']}").read_bytes()
+    code, form = gpu_run.compiled(stored, facts["form"], facts["arch"])
     library = tvm.runtime.load_module(path)
-    library.import_module(gpu_run.kernel_module(code, facts["form"], facts["functions"]))
+    library.import_module(gpu_run.kernel_module(code, form, facts["functions"]))
     return library
