@@ -10,57 +10,23 @@ from typing import Any
 from tvm_qnn._tvm import te, tirx
 from tvm_qnn.ops.workload import ConvWork
 from tvm_qnn.schedules import ir, stages
-from tvm_qnn.schedules.algebra import Digits, fitting_digits, kept_digits
-from tvm_qnn.schedules.cuda_operands import Operands, Words
+from tvm_qnn.schedules.cuda_operands import Fitted, Words
 from tvm_qnn.schedules.plan import ceil_div
 from tvm_qnn.schedules.prepare import weight_digit
 
-_TYPES = (("u4", 0, 15), ("s4", -8, 7))
 _COUNT = 8
 
 
-class Nibbles(Operands):
+class Nibbles(Fitted):
     """4 bits: signed or unsigned ones of activations, signed ones of weights."""
 
     granule = _COUNT
-
-    def refuse(self, work: ConvWork) -> tuple[str, str] | None:
-        """See :class:`Operands`."""
-        if work.x_planes:
-            return "activations come as bit planes", "hand over codes"
-        if self._fit(work) is None:
-            return f"codes {work.x} and {work.w} do not fit 4 bits", "others take bytes"
-        return None
-
-    def _fit(self, work: ConvWork) -> tuple[str, Digits, Digits] | None:
-        """Return the type of activation digits, and both digits."""
-        w = fitting_digits(work.w, work.w_zero, -8, 7)
-        for kind, low, high in _TYPES if work.x.lo >= 0 else reversed(_TYPES):
-            x = kept_digits(work.x, work.x_zero, low, high)
-            if x is not None and w is not None:
-                return kind, x, w
-        return None
-
-    def _fitted(self, work: ConvWork) -> tuple[str, Digits, Digits]:
-        found = self._fit(work)
-        assert found is not None
-        return found
-
-    def digits(self, work: ConvWork) -> tuple[Digits, Digits]:
-        """See :class:`Operands`."""
-        return self._fitted(work)[1:]
-
-    def parts(self, work: ConvWork) -> tuple[int, int]:
-        """See :class:`Operands`."""
-        return 1, 1
+    types = (("u4", 0, 15), ("s4", -8, 7))
+    width, instead = "4 bits", "others take bytes"
 
     def stages(self, work: ConvWork) -> int:
         """See :class:`Operands`."""
         return 1
-
-    def kind(self, work: ConvWork) -> str:
-        """See :class:`Operands`."""
-        return self._fitted(work)[0]
 
     def words(self, work: ConvWork, x: Any, fill: int) -> Words:
         """See :class:`Operands`."""

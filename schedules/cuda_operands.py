@@ -21,6 +21,7 @@ from tvm_qnn.schedules.plan import WORD, ceil_div
 from tvm_qnn.schedules.prepare import byte_word, plane_word
 
 _BYTES = 4
+_DTYPES = {"u8": "uint8", "s8": "int8"}
 
 
 @dataclass(frozen=True)
@@ -166,31 +167,35 @@ class Bits(CoreOperands):
         return acc + horner(x, w, signed=weight_digits(work).lo < 0, lanes=1)
 
 
-class Bytes(CoreOperands):
-    """Bytes: signed or unsigned ones of activations, signed ones of weights."""
+class Fitted(Operands):
+    """Words of codes of a few bits each: signed or unsigned ones of activations, signed weights.
 
-    granule = _BYTES
+    Attributes:
+        types: kind, smallest and largest digit of unsigned and of signed activations.
+        width: what such a code is called, for messages.
+        instead: what helps where codes do not fit.
+    """
 
-    def __init__(self, align: int = _BYTES) -> None:
-        """Take channels of which a multiple of ``align`` is stored."""
-        self._align = align
+    types: ClassVar[tuple[tuple[str, int, int], tuple[str, int, int]]]
+    width: ClassVar[str]
+    instead: ClassVar[str]
 
     def refuse(self, work: ConvWork) -> tuple[str, str] | None:
         """See :class:`Operands`."""
         if work.x_planes:
             return "activations come as bit planes", "hand over codes"
         if self._fit(work) is None:
-            return f"codes {work.x} and {work.w} do not fit a byte", "at most 8 bits"
+            return f"codes {work.x} and {work.w} do not fit {self.width}", self.instead
         return None
 
     def _fit(self, work: ConvWork) -> tuple[str, Digits, Digits] | None:
-        """Return the dtype of activation digits, and both digits."""
-        w = fitting_digits(work.w, work.w_zero, -128, 127)
-        types = [("uint8", 0, 255), ("int8", -128, 127)]
-        for dtype, low, high in types if work.x.lo >= 0 else reversed(types):
+        """Return the kind of activation digits, and both digits."""
+        unsigned, signed = self.types
+        w = fitting_digits(work.w, work.w_zero, *signed[1:])
+        for kind, low, high in (unsigned, signed) if work.x.lo >= 0 else (signed, unsigned):
             x = kept_digits(work.x, work.x_zero, low, high)
             if x is not None and w is not None:
-                return dtype, x, w
+                return kind, x, w
         return None
 
     def _fitted(self, work: ConvWork) -> tuple[str, Digits, Digits]:
@@ -206,24 +211,37 @@ class Bytes(CoreOperands):
         """See :class:`Operands`."""
         return 1, 1
 
+    def kind(self, work: ConvWork) -> str:
+        """See :class:`Operands`."""
+        return self._fitted(work)[0]
+
+
+class Bytes(Fitted, CoreOperands):
+    """Bytes: signed or unsigned ones of activations, signed ones of weights."""
+
+    granule = _BYTES
+    types = (("u8", 0, 255), ("s8", -128, 127))
+    width, instead = "a byte", "at most 8 bits"
+
+    def __init__(self, align: int = _BYTES) -> None:
+        """Take channels of which a multiple of ``align`` is stored."""
+        self._align = align
+
     def stages(self, work: ConvWork) -> int:
         """See :class:`Operands`."""
         return 1 if self._converts(work) else 0
 
     def _converts(self, work: ConvWork) -> bool:
         """Tell whether codes are no words of digits yet."""
-        dtype, digits, _ = self._fitted(work)
+        kind, digits, _ = self._fitted(work)
+        dtype = _DTYPES[kind]
         return bool(work.in_channels % self._align) or not digits.identity or work.x.dtype != dtype
-
-    def kind(self, work: ConvWork) -> str:
-        """See :class:`Operands`."""
-        return "s8" if self._fitted(work)[0] == "int8" else "u8"
 
     def words(self, work: ConvWork, x: Any, fill: int) -> Words:
         """See :class:`Operands`."""
-        dtype, digits, _ = self._fitted(work)
+        kind, digits, _ = self._fitted(work)
         if self._converts(work):
-            x = _digits_of_input(x, work, digits, dtype, self._align)
+            x = _digits_of_input(x, work, digits, _DTYPES[kind], self._align)
 
         shape = [int(d) for d in x.shape]
         view = ir.view(x, (*shape[:-1], shape[-1] // _BYTES), "uint32")

@@ -13,6 +13,7 @@ from tests.gpu.device import needs_gpu, run_on_gpu, this_target
 from tests.gpu.test_kernels import CASES
 from tests.gpu.test_memory import FORMATS, SIZES, cuda_cases
 from tests.schedules.helpers import check, families_for
+from tests.schedules.memory_checks import compare
 from tvm_qnn import zoo
 from tvm_qnn._tvm import tvm
 from tvm_qnn.gpu.here import on_gpu
@@ -49,15 +50,8 @@ def test_kernels(work):
 def test_memory_operators(size, fmt):
     found, target = cuda_cases(size.slots, fmt, size), this_target()
     functions = {f"k{i}": build_memory(c.work, target, f"k{i}") for i, c in enumerate(found)}
-    place = tvm.cuda(0)
     with on_gpu(target) as device:
-        module = tvm.compile(tvm.IRModule(functions), device)
-        for i, case in enumerate(found):
-            given = [tvm.runtime.tensor(a, place) for a in case.arguments]
-            made = [tvm.runtime.tensor(np.full_like(e, 1), place) for e in case.expected]
-            module[f"k{i}"](*given, *made)
-            for result, expected in zip(made, case.expected, strict=True):
-                np.testing.assert_array_equal(result.numpy(), expected, err_msg=case.name)
+        compare(found, tvm.compile(tvm.IRModule(functions), device), tvm.cuda(0))
 
 
 @pytest.mark.parametrize("entry", zoo.entries(), ids=lambda entry: entry.name)

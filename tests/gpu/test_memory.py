@@ -9,6 +9,7 @@ from benchmarks.memory_cases import Size, cases, codes, one
 from tests.gpu.emulation import source_of_model
 from tests.gpu.sequential import sequential
 from tests.nn.memory_networks import VARIANTS, defined, memories, random_network, random_questions
+from tests.schedules.memory_checks import compare
 from tvm_qnn import spec, targets
 from tvm_qnn._tvm import tvm
 from tvm_qnn.gpu import emulator
@@ -40,12 +41,7 @@ def check(found, *, emulated=True):
     else:
         plain = {name: sequential(func) for name, func in built.items()}
         module = tvm.compile(tvm.IRModule(plain), targets.host().tvm())
-    for i, case in enumerate(found):
-        given = [tvm.runtime.tensor(a) for a in case.arguments]
-        made = [tvm.runtime.tensor(np.full_like(e, 1)) for e in case.expected]
-        module[f"k{i}"](*given, *made)
-        for result, expected in zip(made, case.expected, strict=True):
-            np.testing.assert_array_equal(result.numpy(), expected, err_msg=case.name)
+    compare(found, module)
 
 
 def cuda_cases(seed, fmt, size):

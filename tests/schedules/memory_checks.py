@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +17,14 @@ from tvm_qnn.targets.record import Target
 def check_here(found: list[Case], target: Target) -> None:
     """Compile all kernels at once and compare each with its definition."""
     functions = {f"k{i}": build_memory(case.work, target, f"k{i}") for i, case in enumerate(found)}
-    module = tvm.compile(tvm.IRModule(functions), target.tvm())
+    compare(found, tvm.compile(tvm.IRModule(functions), target.tvm()))
+
+
+def compare(found: list[Case], module: Any, device: Any = None) -> None:
+    """Run kernels ``k0``, ``k1`` and so on, and compare each with its definition."""
     for i, case in enumerate(found):
-        given = [tvm.runtime.tensor(a) for a in case.arguments]
-        made = [tvm.runtime.tensor(np.full_like(e, 1)) for e in case.expected]
+        given = [tvm.runtime.tensor(a, device) for a in case.arguments]
+        made = [tvm.runtime.tensor(np.full_like(e, 1), device) for e in case.expected]
         module[f"k{i}"](*given, *made)
         for result, expected in zip(made, case.expected, strict=True):
             np.testing.assert_array_equal(result.numpy(), expected, err_msg=case.name)
